@@ -20,8 +20,8 @@
     ├── TransferError (OSError)                 transient: storage kept failing
     └── CancelledError (RuntimeError)           the caller asked to stop
 
-``transient`` says whether the same call may succeed later without anybody changing anything: a scheduler should spend its
-retries on those alone.
+``transient`` says whether the same call may succeed later without anybody changing anything: a scheduler should spend
+its retries on those alone.
 """
 
 from __future__ import annotations

@@ -1,0 +1,89 @@
+"""RocksDB's encodings of numbers and strings (``util/coding.h``, ``util/crc32c.h``).
+
+=====================  =====================================================================================
+fixed32, fixed64       4 or 8 bytes, little endian
+varint32, varint64     7 bits a byte, lowest first, high bit set on all but the last; at most 5 or 10 bytes
+length-prefixed slice  varint32 length, then that many bytes
+masked CRC32C          ``rotate_right(crc, 15) + 0xa282ead8`` modulo 2**32, stored as fixed32
+=====================  =====================================================================================
+
+Readers take ``(data, position)`` and return ``(value, next position)``. They raise :class:`CorruptionError`, and
+allocate no more than what is really there, whatever a length field says.
+"""
+
+from __future__ import annotations
+
+import google_crc32c
+
+from airflow_provider_rocksdb.core.errors import CorruptionError
+
+_MASK_DELTA = 0xA282EAD8
+_UINT32 = 0xFFFFFFFF
+_UINT64 = 0xFFFFFFFFFFFFFFFF
+
+
+def crc32c(data: bytes) -> int:
+    """CRC32C (Castagnoli) of ``data``."""
+    return int(google_crc32c.value(data))
+
+
+def mask_crc32c(crc: int) -> int:
+    """Mask a CRC as RocksDB stores it (``crc32c::Mask``)."""
+    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & _UINT32
+
+
+def unmask_crc32c(masked: int) -> int:
+    """Undo :func:`mask_crc32c`."""
+    rotated = (masked - _MASK_DELTA) & _UINT32
+    return (rotated >> 17 | rotated << 15) & _UINT32
+
+
+def _decode_varint(data: bytes, position: int, bits: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, bits, 7):
+        if position >= len(data):
+            raise CorruptionError(f"varint{bits} runs past the end of {len(data)} bytes")
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if value >> bits:
+                break
+            return value, position
+    raise CorruptionError(f"varint{bits} before byte {position} does not fit {bits} bits")
+
+
+def decode_varint32(data: bytes, position: int) -> tuple[int, int]:
+    """Read a varint32."""
+    return _decode_varint(data, position, 32)
+
+
+def decode_varint64(data: bytes, position: int) -> tuple[int, int]:
+    """Read a varint64."""
+    return _decode_varint(data, position, 64)
+
+
+def decode_slice(data: bytes, position: int) -> tuple[bytes, int]:
+    """Read a length-prefixed slice."""
+    length, position = _decode_varint(data, position, 32)
+    end = position + length
+    if end > len(data):
+        raise CorruptionError(f"slice at byte {position} claims {length} bytes, {len(data) - position} are there")
+    return data[position:end], end
+
+
+def encode_varint(value: int) -> bytes:
+    """Write a varint32 or varint64."""
+    if not 0 <= value <= _UINT64:
+        raise ValueError(f"a varint64 holds 0 to 2**64-1, got {value}")
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def encode_slice(data: bytes) -> bytes:
+    """Write a length-prefixed slice."""
+    return encode_varint(len(data)) + data

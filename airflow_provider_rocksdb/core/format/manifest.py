@@ -1,0 +1,186 @@
+"""A MANIFEST: VersionEdits in a log, whose sum is a Version (RocksDB: ``db/version_edit_handler.cc``, ``version_builder.cc``).
+
+Edits of an atomic group count only when the group is whole. A blob file leaves the Version without any record: it is
+live while it is not older than the oldest blob file that an SST of its column family refers to, and still holds a
+blob or is referred to (``VersionBuilder::SaveBlobFilesTo``).
+"""
+
+from __future__ import annotations
+
+from airflow_provider_rocksdb.core.errors import CorruptionError, NotSupportedError
+from airflow_provider_rocksdb.core.format.log_format import LogReader, Pread, iter_records
+from airflow_provider_rocksdb.core.format.version_edit import BlobFile, TableFile, VersionEdit, decode_version_edit
+
+DEFAULT_COLUMN_FAMILY = b"default"
+
+
+class ColumnFamily:
+    """A column family of a Version: its SST files and blob files by file number."""
+
+    __slots__ = ("blobs", "comparator", "id", "log_number", "name", "tables")
+
+    def __init__(self, column_family_id: int, name: bytes) -> None:
+        self.id = column_family_id
+        self.name = name
+        self.comparator = ""
+        self.log_number = 0
+        self.tables: dict[int, TableFile] = {}
+        self.blobs: dict[int, BlobFile] = {}
+
+    def live_blobs(self) -> list[BlobFile]:
+        """Blob files that belong to the Version."""
+        referred = {table.oldest_blob_file_number for table in self.tables.values()} - {0}
+        if not referred:
+            return []
+        oldest = min(referred)
+        return [
+            blob
+            for number, blob in self.blobs.items()
+            if number >= oldest and (number in referred or blob.garbage_count < blob.blob_count)
+        ]
+
+
+class Version:
+    """The sum of a MANIFEST's edits: what the database consists of, but for the WALs' content.
+
+    ``wals``: number to synced size in bytes (None: not known), of the WALs that the MANIFEST tracks.
+    """
+
+    def __init__(self) -> None:
+        self.db_id = ""
+        self.last_sequence = 0
+        self.next_file_number = 0
+        self.prev_log_number = 0
+        self.min_log_number_to_keep: int | None = None
+        self.wals: dict[int, int | None] = {}
+        self.column_families = {0: ColumnFamily(0, DEFAULT_COLUMN_FAMILY)}
+
+    @property
+    def min_wal_number(self) -> int:
+        """Lowest number of a WAL that may hold something that no SST holds.
+
+        The MANIFEST's own bound where it has one; never the larger of the two, since prepared transactions live in
+        WALs that every column family has left behind.
+        """
+        if self.min_log_number_to_keep is not None:
+            return self.min_log_number_to_keep
+        lowest = min(family.log_number for family in self.column_families.values())
+        return min(lowest, self.prev_log_number) if self.prev_log_number else lowest
+
+    def apply(self, edit: VersionEdit) -> None:
+        """Add one edit.
+
+        :raises CorruptionError: when it contradicts the Version.
+        """
+        if edit.added_column_family is not None:
+            self._add_column_family(edit.column_family, edit.added_column_family)
+        family = self.column_families.get(edit.column_family)
+        if family is None:
+            raise CorruptionError(f"edit of column family {edit.column_family}, which does not exist")
+        if edit.drops_column_family:
+            del self.column_families[edit.column_family]
+        self._apply_files(family, edit)
+        if edit.comparator is not None:
+            family.comparator = edit.comparator
+        if edit.log_number is not None:
+            family.log_number = max(family.log_number, edit.log_number)
+        if edit.db_id is not None:
+            self.db_id = edit.db_id
+        if edit.last_sequence is not None:
+            self.last_sequence = edit.last_sequence
+        if edit.next_file_number is not None:
+            self.next_file_number = edit.next_file_number
+        if edit.prev_log_number is not None:
+            self.prev_log_number = edit.prev_log_number
+        if edit.min_log_number_to_keep is not None:
+            self.min_log_number_to_keep = max(self.min_log_number_to_keep or 0, edit.min_log_number_to_keep)
+        self._apply_wals(edit)
+
+    def _add_column_family(self, family_id: int, name: bytes) -> None:
+        if family_id in self.column_families:
+            raise CorruptionError(f"column family {family_id} ({name!r}) is added twice")
+        self.column_families[family_id] = ColumnFamily(family_id, name)
+
+    @staticmethod
+    def _apply_files(family: ColumnFamily, edit: VersionEdit) -> None:
+        tables = family.tables
+        for level, number in edit.deleted_files:
+            table = tables.pop(number, None)
+            if table is None or table.level != level:
+                where = "nowhere" if table is None else f"on level {table.level}"
+                raise CorruptionError(f"file {number} of {family.name!r} is deleted from level {level}, but is {where}")
+        for table in edit.new_files:
+            if table.number in tables:
+                raise CorruptionError(f"file {table.number} of {family.name!r} is added twice")
+            tables[table.number] = table
+        for blob in edit.blob_files:
+            family.blobs[blob.number] = blob
+        for number, count in edit.blob_garbage:
+            if number in family.blobs:
+                family.blobs[number].garbage_count += count
+
+    def _apply_wals(self, edit: VersionEdit) -> None:
+        for number, synced_size in edit.added_wals:
+            known = self.wals.get(number)
+            if synced_size is None or known is None or synced_size > known:
+                self.wals[number] = synced_size if synced_size is not None else known
+        if edit.deleted_wals_below is not None:
+            self.wals = {number: size for number, size in self.wals.items() if number >= edit.deleted_wals_below}
+
+
+class ManifestReader:
+    """Read a MANIFEST, and read on when it has grown.
+
+    ``version`` is the sum up to ``end``, the end of the last whole record and whole atomic group: a copy cut there is
+    a valid MANIFEST. ``offset`` is where the next bytes to be read begin.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.version = Version()
+        self.end = 0
+        self.edit_count = 0
+        self._log = LogReader(name)
+        self._group: list[VersionEdit] = []
+
+    @property
+    def offset(self) -> int:
+        """Where the next bytes to be read begin."""
+        return self._log.offset
+
+    def read(self, pread: Pread, size: int) -> list[VersionEdit]:
+        """Apply what has come since the last call, up to ``size``; return the edits applied, in order.
+
+        :raises CorruptionError: when the MANIFEST is damaged, with file and offset.
+        :raises NotSupportedError: at an unknown tag, with file and offset.
+        """
+        applied: list[VersionEdit] = []
+        for record in iter_records(self._log, pread, size):
+            try:
+                edits = self._collect(decode_version_edit(record.payload))
+                for edit in edits:
+                    self.version.apply(edit)
+            except (CorruptionError, NotSupportedError) as error:
+                raise type(error)(f"{self.name}: record at offset {record.offset}: {error}") from None
+            if edits:
+                applied += edits
+                self.end = record.end
+        self.edit_count += len(applied)
+        return applied
+
+    def _collect(self, edit: VersionEdit) -> list[VersionEdit]:
+        """Return the edits to apply now: none before an atomic group is whole (``AtomicGroupReadBuffer``)."""
+        remaining = edit.atomic_group_remaining
+        if remaining is None:
+            if self._group:
+                raise CorruptionError("an edit that is not of the atomic group stands inside it")
+            return [edit]
+        if self._group:
+            expected = (self._group[-1].atomic_group_remaining or 0) - 1
+            if remaining != expected:
+                raise CorruptionError(f"atomic group: expected {expected} more edits to follow, got {remaining}")
+        self._group.append(edit)
+        if remaining:
+            return []
+        group, self._group = self._group, []
+        return group

@@ -1,0 +1,378 @@
+"""One MANIFEST record: a VersionEdit (RocksDB: ``db/version_edit.h`` and ``.cc``, ``wal_edit.cc``, ``blob_file_*.cc``).
+
+A row of fields, each a varint32 tag and what the tag says; v: varint, s: length-prefixed slice:
+
+======  =========================  =================================================================================
+1       comparator                 s
+2       log number                 v: WALs below hold nothing of this column family
+3       next file number           v
+4       last sequence              v
+5       compaction cursor          v level, s internal key
+6       deleted file               v level, v number
+7       new file                   v level, v number, v size, s smallest, s largest
+9       previous log number        v (LevelDB's)
+10      min log number to keep     v
+100     new file 2                 v level, v number, v size, s smallest, s largest, v smallest and v largest sequence
+102     new file 3                 as 100, with v path id behind the number
+103     new file 4                 as 100, then custom fields: v tag, s value; tag 1 alone ends them
+200     column family              v id (0 when absent)
+201     column family added        s name
+202     column family dropped
+203     max column family          v
+300     in atomic group            v records of the group that follow
+400     blob file added            v number, v count, v bytes, s checksum method, s checksum, custom fields, tag 0
+401     blob file garbage          v number, v count, v bytes, custom fields, tag 0
+8193    db id                      s
+8196    WAL added (old)            v number, then v tag (1: v synced size, 2: end)
+8197    WALs deleted (old)         v number: all below
+8199    WAL added                  s holding what 8196 has
+8200    WALs deleted               s holding what 8197 has
+======  =========================  =================================================================================
+
+Any other tag with bit 13 set is ``s`` and skipped; any other is an error. In new file 4, an unknown custom tag with
+bit 6 set is an error, in the blob fields too; those that matter here: 3 min log number to keep (fixed64), 4 oldest blob
+file number (v), 7 checksum, 8 checksum function name, 12 unique id, 65 path id (one byte).
+"""
+
+from __future__ import annotations
+
+from airflow_provider_rocksdb.core.errors import CorruptionError, NotSupportedError
+from airflow_provider_rocksdb.core.format.coding import decode_slice, decode_varint32, decode_varint64
+
+_SAFE_TO_IGNORE = 1 << 13
+_CUSTOM_NOT_SAFE_TO_IGNORE = 1 << 6
+_MAX_PATH_ID = 3
+_MAX_LEVEL = 1 << 20
+
+
+class TableFile:
+    """An SST file that an edit adds. Sizes in bytes; ``checksum`` is empty where the MANIFEST has none."""
+
+    __slots__ = (
+        "checksum",
+        "checksum_function",
+        "largest_sequence",
+        "level",
+        "number",
+        "oldest_blob_file_number",
+        "path_id",
+        "size",
+        "unique_id",
+    )
+
+    def __init__(self, level: int, number: int, size: int, largest_sequence: int = 0, path_id: int = 0) -> None:
+        self.level = level
+        self.number = number
+        self.size = size
+        self.largest_sequence = largest_sequence
+        self.path_id = path_id
+        self.oldest_blob_file_number = 0
+        self.checksum = b""
+        self.checksum_function = ""
+        self.unique_id = b""
+
+
+class BlobFile:
+    """A blob file that an edit adds; ``size`` is that of the whole file (``SharedBlobFileMetaData::GetBlobFileSize``)."""
+
+    __slots__ = ("blob_bytes", "blob_count", "checksum", "checksum_function", "garbage_count", "number")
+
+    _HEADER_AND_FOOTER_BYTES = 30 + 32
+
+    def __init__(self, number: int, blob_count: int, blob_bytes: int) -> None:
+        self.number = number
+        self.blob_count = blob_count
+        self.blob_bytes = blob_bytes
+        self.garbage_count = 0
+        self.checksum = b""
+        self.checksum_function = ""
+
+    @property
+    def size(self) -> int:
+        """Size of the file in bytes."""
+        return self.blob_bytes + self._HEADER_AND_FOOTER_BYTES
+
+
+class VersionEdit:
+    """What one record changes. None or empty: not said."""
+
+    __slots__ = (
+        "added_column_family",
+        "added_wals",
+        "atomic_group_remaining",
+        "blob_files",
+        "blob_garbage",
+        "column_family",
+        "comparator",
+        "db_id",
+        "deleted_files",
+        "deleted_wals_below",
+        "drops_column_family",
+        "last_sequence",
+        "log_number",
+        "min_log_number_to_keep",
+        "new_files",
+        "next_file_number",
+        "path_id_positions",
+        "prev_log_number",
+    )
+
+    def __init__(self) -> None:
+        self.column_family = 0
+        self.added_column_family: bytes | None = None
+        self.drops_column_family = False
+        self.comparator: str | None = None
+        self.db_id: str | None = None
+        self.log_number: int | None = None
+        self.prev_log_number: int | None = None
+        self.min_log_number_to_keep: int | None = None
+        self.next_file_number: int | None = None
+        self.last_sequence: int | None = None
+        self.atomic_group_remaining: int | None = None
+        self.new_files: list[TableFile] = []
+        self.deleted_files: list[tuple[int, int]] = []
+        self.blob_files: list[BlobFile] = []
+        self.blob_garbage: list[tuple[int, int]] = []
+        self.added_wals: list[tuple[int, int | None]] = []
+        self.deleted_wals_below: int | None = None
+        self.path_id_positions: list[tuple[int, int]] = []  # (position, width) of path ids other than 0
+
+
+def decode_version_edit(data: bytes) -> VersionEdit:
+    """Decode one record.
+
+    :raises CorruptionError: when the record is not a VersionEdit.
+    :raises NotSupportedError: at a tag that a reader must know and this one does not.
+    """
+    edit = VersionEdit()
+    position, size = 0, len(data)
+    try:
+        while position < size:
+            tag = data[position]
+            position += 1
+            if tag > 127:
+                tag, position = decode_varint32(data, position - 1)
+            if tag == 103:
+                position = _decode_new_file_4(data, position, edit)
+            elif tag == 6:
+                level, position = decode_varint32(data, position)
+                number, position = decode_varint64(data, position)
+                edit.deleted_files.append((level, number))
+            else:
+                position = _decode_field(tag, data, position, edit)
+    except IndexError:
+        raise CorruptionError(f"VersionEdit of {size} bytes ends inside a field") from None
+    if position != size:
+        raise CorruptionError(f"VersionEdit of {size} bytes ends inside a field that claims {position - size} more")
+    return edit
+
+
+def _decode_new_file_4(data: bytes, position: int, edit: VersionEdit) -> int:
+    """Decode the field that makes up nearly all of a MANIFEST, so it is written for speed.
+
+    Raises IndexError where ``data`` ends.
+    """
+    level = data[position]
+    position += 1
+    if level > 127:
+        level, position = decode_varint32(data, position - 1)
+    numbers = []
+    for _ in (0, 1):  # number, size
+        value = shift = 0
+        while (byte := data[position]) > 127:
+            value |= (byte & 127) << shift
+            shift += 7
+            position += 1
+        position += 1
+        numbers.append(value | byte << shift)
+    for _ in (0, 1):  # smallest and largest key
+        length = data[position]
+        position += 1
+        if length > 127:
+            length, position = decode_varint32(data, position - 1)
+        position += length
+    while data[position] > 127:  # smallest sequence
+        position += 1
+    position += 1
+    value = shift = 0
+    while (byte := data[position]) > 127:
+        value |= (byte & 127) << shift
+        shift += 7
+        position += 1
+    position += 1
+    file = TableFile(level, numbers[0], numbers[1], value | byte << shift)
+    edit.new_files.append(file)
+    while (tag := data[position]) != 1:
+        position += 1
+        if tag > 127:
+            tag, position = decode_varint32(data, position - 1)
+        length = data[position]
+        position += 1
+        if length > 127:
+            length, position = decode_varint32(data, position - 1)
+        if tag in _CUSTOM_FIELDS or tag > 63:
+            _decode_custom_field(tag, data, position, length, file, edit)
+        position += length
+    return position + 1
+
+
+_CUSTOM_FIELDS = frozenset((3, 4, 7, 8, 12))
+
+
+def _decode_custom_field(tag: int, data: bytes, position: int, length: int, file: TableFile, edit: VersionEdit) -> None:
+    if position + length > len(data):
+        raise CorruptionError(
+            f"file {file.number}: custom field {tag} claims {length} bytes, {len(data) - position} are there"
+        )
+    value = data[position : position + length]
+    if tag == 3:
+        if length < 8:
+            raise CorruptionError(f"file {file.number}: min log number to keep has {length} bytes, expected 8")
+        edit.min_log_number_to_keep = int.from_bytes(value[:8], "little")
+    elif tag == 4:
+        file.oldest_blob_file_number, _ = decode_varint64(value, 0)
+    elif tag == 7:
+        file.checksum = value
+    elif tag == 8:
+        file.checksum_function = value.decode("utf-8", "replace")
+    elif tag == 12:
+        file.unique_id = value
+    elif tag == 65:
+        if length != 1 or value[0] > _MAX_PATH_ID:
+            raise CorruptionError(
+                f"file {file.number}: path id {value[:8]!r} ({length} bytes), expected one byte, 0 to 3"
+            )
+        file.path_id = value[0]
+        if file.path_id:
+            edit.path_id_positions.append((position, 1))
+    elif tag & _CUSTOM_NOT_SAFE_TO_IGNORE:
+        raise NotSupportedError(
+            f"file {file.number}: custom field {tag} of new file 4 must not be ignored and is not known; "
+            "the database was written by a newer RocksDB than this package knows"
+        )
+
+
+def _decode_field(tag: int, data: bytes, position: int, edit: VersionEdit) -> int:
+    if tag in _VARINT_FIELDS:
+        value, position = decode_varint64(data, position)
+        setattr(edit, _VARINT_FIELDS[tag], value)
+    elif tag in (7, 100, 102):
+        position = _decode_new_file(tag, data, position, edit)
+    elif tag == 5:
+        _, position = decode_varint32(data, position)
+        _, position = decode_slice(data, position)
+    elif tag == 1:
+        value_bytes, position = decode_slice(data, position)
+        edit.comparator = value_bytes.decode("utf-8", "replace")
+    elif tag == 201:
+        edit.added_column_family, position = decode_slice(data, position)
+    elif tag == 202:
+        edit.drops_column_family = True
+    elif tag == 203:
+        _, position = decode_varint32(data, position)
+    elif tag == 400:
+        position = _decode_blob_file(data, position, edit)
+    elif tag == 401:
+        number, position = decode_varint64(data, position)
+        count, position = decode_varint64(data, position)
+        _, position = decode_varint64(data, position)
+        position = _skip_blob_custom_fields(data, position)
+        edit.blob_garbage.append((number, count))
+    elif tag in (8196, 8197):
+        position = _decode_wal_field(tag, data, position, edit)
+    elif tag & _SAFE_TO_IGNORE:
+        value_bytes, position = decode_slice(data, position)
+        if tag == 8193:
+            edit.db_id = value_bytes.decode("utf-8", "replace")
+        elif tag in (8199, 8200):
+            _decode_wal_field(tag - 3, value_bytes, 0, edit)
+    else:
+        raise NotSupportedError(
+            f"VersionEdit: unknown tag {tag} before byte {position}; either the MANIFEST is damaged, or the database was "
+            "written by a newer RocksDB than this package knows"
+        )
+    return position
+
+
+_VARINT_FIELDS = {
+    2: "log_number",
+    3: "next_file_number",
+    4: "last_sequence",
+    9: "prev_log_number",
+    10: "min_log_number_to_keep",
+    200: "column_family",
+    300: "atomic_group_remaining",
+}
+
+
+def _decode_new_file(tag: int, data: bytes, position: int, edit: VersionEdit) -> int:
+    level, position = decode_varint32(data, position)
+    number, position = decode_varint64(data, position)
+    path_id, path_position = 0, position
+    if tag == 102:
+        path_id, position = decode_varint32(data, position)
+        if path_id:
+            edit.path_id_positions.append((path_position, position - path_position))
+    size, position = decode_varint64(data, position)
+    _, position = decode_slice(data, position)
+    _, position = decode_slice(data, position)
+    largest = 0
+    if tag != 7:
+        _, position = decode_varint64(data, position)
+        largest, position = decode_varint64(data, position)
+    edit.new_files.append(TableFile(level, number, size, largest, path_id))
+    return position
+
+
+def _decode_blob_file(data: bytes, position: int, edit: VersionEdit) -> int:
+    number, position = decode_varint64(data, position)
+    count, position = decode_varint64(data, position)
+    blob_bytes, position = decode_varint64(data, position)
+    blob = BlobFile(number, count, blob_bytes)
+    function, position = decode_slice(data, position)
+    blob.checksum_function = function.decode("utf-8", "replace")
+    blob.checksum, position = decode_slice(data, position)
+    edit.blob_files.append(blob)
+    return _skip_blob_custom_fields(data, position)
+
+
+def _skip_blob_custom_fields(data: bytes, position: int) -> int:
+    while True:
+        tag, position = decode_varint32(data, position)
+        if tag == 0:
+            return position
+        if tag & _CUSTOM_NOT_SAFE_TO_IGNORE:
+            raise NotSupportedError(f"blob file: custom field {tag} must not be ignored and is not known")
+        _, position = decode_slice(data, position)
+
+
+def _decode_wal_field(tag: int, data: bytes, position: int, edit: VersionEdit) -> int:
+    number, position = decode_varint64(data, position)
+    if tag == 8197:
+        edit.deleted_wals_below = number
+        return position
+    synced_size = None
+    while True:
+        field, position = decode_varint32(data, position)
+        if field == 2:
+            edit.added_wals.append((number, synced_size))
+            return position
+        if field != 1:
+            raise NotSupportedError(f"WAL {number}: unknown field {field} of a WAL addition")
+        synced_size, position = decode_varint64(data, position)
+
+
+def clear_path_ids(data: bytes) -> bytes | None:
+    """Return the record with every path id 0, same length; None when that changes nothing.
+
+    A checkpoint is flat: its files lie in the DB directory, whatever ``db_paths`` the database had.
+
+    :raises CorruptionError: as :func:`decode_version_edit`.
+    """
+    positions = decode_version_edit(data).path_id_positions
+    if not positions:
+        return None
+    out = bytearray(data)
+    for position, width in positions:
+        out[position : position + width] = b"\x80" * (width - 1) + b"\0"
+    return bytes(out)
