@@ -60,6 +60,21 @@ def decode_varint32(data: bytes, position: int) -> tuple[int, int]:
 
 def decode_varint64(data: bytes, position: int) -> tuple[int, int]:
     """Read a varint64."""
+    try:  # up to four bytes, which is nearly always, unrolled for speed
+        first = data[position]
+        if first < 0x80:
+            return first, position + 1
+        second = data[position + 1]
+        if second < 0x80:
+            return first & 0x7F | second << 7, position + 2
+        third = data[position + 2]
+        if third < 0x80:
+            return first & 0x7F | (second & 0x7F) << 7 | third << 14, position + 3
+        fourth = data[position + 3]
+        if fourth < 0x80:
+            return first & 0x7F | (second & 0x7F) << 7 | (third & 0x7F) << 14 | fourth << 21, position + 4
+    except IndexError:
+        pass
     return _decode_varint(data, position, 64)
 
 

@@ -1,4 +1,6 @@
-"""A MANIFEST: VersionEdits in a log, whose sum is a Version (RocksDB: ``db/version_edit_handler.cc``, ``version_builder.cc``).
+"""A MANIFEST: VersionEdits in a log, whose sum is a Version.
+
+RocksDB: ``db/version_edit_handler.cc``, ``db/version_builder.cc``.
 
 Edits of an atomic group count only when the group is whole. A blob file leaves the Version without any record: it is
 live while it is not older than the oldest blob file that an SST of its column family refers to, and still holds a

@@ -23,6 +23,8 @@ A row of fields, each a varint32 tag and what the tag says; v: varint, s: length
 400     blob file added            v number, v count, v bytes, s checksum method, s checksum, custom fields, tag 0
 401     blob file garbage          v number, v count, v bytes, custom fields, tag 0
 8193    db id                      s
+8194    blob file added (old)      as 400
+8195    blob file garbage (old)    as 401
 8196    WAL added (old)            v number, then v tag (1: v synced size, 2: end)
 8197    WALs deleted (old)         v number: all below
 8199    WAL added                  s holding what 8196 has
@@ -42,23 +44,15 @@ from airflow_provider_rocksdb.core.format.coding import decode_slice, decode_var
 _SAFE_TO_IGNORE = 1 << 13
 _CUSTOM_NOT_SAFE_TO_IGNORE = 1 << 6
 _MAX_PATH_ID = 3
-_MAX_LEVEL = 1 << 20
 
 
 class TableFile:
     """An SST file that an edit adds. Sizes in bytes; ``checksum`` is empty where the MANIFEST has none."""
 
-    __slots__ = (
-        "checksum",
-        "checksum_function",
-        "largest_sequence",
-        "level",
-        "number",
-        "oldest_blob_file_number",
-        "path_id",
-        "size",
-        "unique_id",
-    )
+    oldest_blob_file_number = 0
+    checksum = b""
+    checksum_function = ""
+    unique_id = b""
 
     def __init__(self, level: int, number: int, size: int, largest_sequence: int = 0, path_id: int = 0) -> None:
         self.level = level
@@ -66,75 +60,45 @@ class TableFile:
         self.size = size
         self.largest_sequence = largest_sequence
         self.path_id = path_id
-        self.oldest_blob_file_number = 0
-        self.checksum = b""
-        self.checksum_function = ""
-        self.unique_id = b""
 
 
 class BlobFile:
-    """A blob file that an edit adds; ``size`` is that of the whole file (``SharedBlobFileMetaData::GetBlobFileSize``)."""
+    """A blob file that an edit adds; ``size`` is that of the whole file (``GetBlobFileSize``)."""
 
-    __slots__ = ("blob_bytes", "blob_count", "checksum", "checksum_function", "garbage_count", "number")
+    garbage_count = 0
+    checksum = b""
+    checksum_function = ""
 
     _HEADER_AND_FOOTER_BYTES = 30 + 32
 
     def __init__(self, number: int, blob_count: int, blob_bytes: int) -> None:
         self.number = number
         self.blob_count = blob_count
-        self.blob_bytes = blob_bytes
-        self.garbage_count = 0
-        self.checksum = b""
-        self.checksum_function = ""
-
-    @property
-    def size(self) -> int:
-        """Size of the file in bytes."""
-        return self.blob_bytes + self._HEADER_AND_FOOTER_BYTES
+        self.size = blob_bytes + self._HEADER_AND_FOOTER_BYTES
 
 
 class VersionEdit:
     """What one record changes. None or empty: not said."""
 
-    __slots__ = (
-        "added_column_family",
-        "added_wals",
-        "atomic_group_remaining",
-        "blob_files",
-        "blob_garbage",
-        "column_family",
-        "comparator",
-        "db_id",
-        "deleted_files",
-        "deleted_wals_below",
-        "drops_column_family",
-        "last_sequence",
-        "log_number",
-        "min_log_number_to_keep",
-        "new_files",
-        "next_file_number",
-        "path_id_positions",
-        "prev_log_number",
-    )
+    column_family = 0
+    added_column_family: bytes | None = None
+    drops_column_family = False
+    comparator: str | None = None
+    db_id: str | None = None
+    log_number: int | None = None
+    prev_log_number: int | None = None
+    min_log_number_to_keep: int | None = None
+    next_file_number: int | None = None
+    last_sequence: int | None = None
+    atomic_group_remaining: int | None = None
+    deleted_wals_below: int | None = None
 
     def __init__(self) -> None:
-        self.column_family = 0
-        self.added_column_family: bytes | None = None
-        self.drops_column_family = False
-        self.comparator: str | None = None
-        self.db_id: str | None = None
-        self.log_number: int | None = None
-        self.prev_log_number: int | None = None
-        self.min_log_number_to_keep: int | None = None
-        self.next_file_number: int | None = None
-        self.last_sequence: int | None = None
-        self.atomic_group_remaining: int | None = None
         self.new_files: list[TableFile] = []
-        self.deleted_files: list[tuple[int, int]] = []
+        self.deleted_files: list[tuple[int, int]] = []  # (level, number)
         self.blob_files: list[BlobFile] = []
-        self.blob_garbage: list[tuple[int, int]] = []
-        self.added_wals: list[tuple[int, int | None]] = []
-        self.deleted_wals_below: int | None = None
+        self.blob_garbage: list[tuple[int, int]] = []  # (number, count)
+        self.added_wals: list[tuple[int, int | None]] = []  # (number, synced size in bytes)
         self.path_id_positions: list[tuple[int, int]] = []  # (position, width) of path ids other than 0
 
 
@@ -176,15 +140,8 @@ def _decode_new_file_4(data: bytes, position: int, edit: VersionEdit) -> int:
     position += 1
     if level > 127:
         level, position = decode_varint32(data, position - 1)
-    numbers = []
-    for _ in (0, 1):  # number, size
-        value = shift = 0
-        while (byte := data[position]) > 127:
-            value |= (byte & 127) << shift
-            shift += 7
-            position += 1
-        position += 1
-        numbers.append(value | byte << shift)
+    number, position = decode_varint64(data, position)
+    size, position = decode_varint64(data, position)
     for _ in (0, 1):  # smallest and largest key
         length = data[position]
         position += 1
@@ -193,23 +150,15 @@ def _decode_new_file_4(data: bytes, position: int, edit: VersionEdit) -> int:
         position += length
     while data[position] > 127:  # smallest sequence
         position += 1
-    position += 1
-    value = shift = 0
-    while (byte := data[position]) > 127:
-        value |= (byte & 127) << shift
-        shift += 7
-        position += 1
-    position += 1
-    file = TableFile(level, numbers[0], numbers[1], value | byte << shift)
+    largest_sequence, position = decode_varint64(data, position + 1)
+    file = TableFile(level, number, size, largest_sequence)
     edit.new_files.append(file)
     while (tag := data[position]) != 1:
-        position += 1
-        if tag > 127:
-            tag, position = decode_varint32(data, position - 1)
-        length = data[position]
-        position += 1
-        if length > 127:
-            length, position = decode_varint32(data, position - 1)
+        length = data[position + 1]
+        position += 2
+        if tag > 127 or length > 127:
+            tag, position = decode_varint32(data, position - 2)
+            length, position = decode_varint32(data, position)
         if tag in _CUSTOM_FIELDS or tag > 63:
             _decode_custom_field(tag, data, position, length, file, edit)
         position += length
@@ -270,9 +219,9 @@ def _decode_field(tag: int, data: bytes, position: int, edit: VersionEdit) -> in
         edit.drops_column_family = True
     elif tag == 203:
         _, position = decode_varint32(data, position)
-    elif tag == 400:
+    elif tag in (400, 8194):
         position = _decode_blob_file(data, position, edit)
-    elif tag == 401:
+    elif tag in (401, 8195):
         number, position = decode_varint64(data, position)
         count, position = decode_varint64(data, position)
         _, position = decode_varint64(data, position)
@@ -288,8 +237,8 @@ def _decode_field(tag: int, data: bytes, position: int, edit: VersionEdit) -> in
             _decode_wal_field(tag - 3, value_bytes, 0, edit)
     else:
         raise NotSupportedError(
-            f"VersionEdit: unknown tag {tag} before byte {position}; either the MANIFEST is damaged, or the database was "
-            "written by a newer RocksDB than this package knows"
+            f"VersionEdit: unknown tag {tag} before byte {position}; either the MANIFEST is damaged, or a newer "
+            "RocksDB than this package knows wrote it"
         )
     return position
 
