@@ -1,0 +1,218 @@
+"""The one way to write a local file, and to link, clone or copy one.
+
+A file gets its final name only when it is whole and on disk: temporary name, fsync, rename, fsync of the directory.
+What we create has mode 0600, directories 0700.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import struct
+import threading
+from collections.abc import Callable
+
+from airflow_provider_rocksdb.core.errors import BusyError, CancelledError, ExistsError, NoSpaceError, RocksDBError
+
+COPY_CHUNK_BYTES = 4 * 1024 * 1024
+
+_FICLONE = 0x40049409  # linux/fs.h
+_RENAME_EXCHANGE = 2  # linux/fs.h
+_AT_FDCWD = -100
+_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+_NO_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM)
+_FLOCK = struct.Struct("hhqqi")  # struct flock: type, whence, start, length, pid
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def fsync_directory(path: str) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def create_file(path: str, data: bytes) -> None:
+    """Write a new file under its name at once, durably but for its directory: inside a directory not yet visible.
+
+    :raises FileExistsError: when the name is taken.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def write_file(path: str, data: bytes, *, exclusive: bool = False) -> None:
+    """Write a whole file: it is there with all of ``data``, or not at all.
+
+    :param exclusive: refuse to replace a file of that name, also one that appears meanwhile.
+    :raises ExistsError: with ``exclusive``, when the name is taken.
+    """
+    directory = os.path.dirname(path) or "."
+    temporary = os.path.join(directory, f".{os.path.basename(path)}.{secrets.token_hex(6)}.tmp")
+    try:
+        create_file(temporary, data)
+        if exclusive:
+            os.link(temporary, path)
+            os.unlink(temporary)
+        else:
+            os.replace(temporary, path)
+    except FileExistsError:
+        os.unlink(temporary)
+        raise ExistsError(f"{path}: is already there, and must not be replaced") from None
+    except BaseException:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        raise
+    fsync_directory(directory)
+
+
+def link_file(directory_descriptor: int, name: str, target: str) -> None:
+    """Hard-link ``name`` of an open directory, or what it points to when it is a symbolic link.
+
+    :raises OSError: as ``linkat(2)``.
+    """
+    # with a directory descriptor, and only then, CPython asks for AT_SYMLINK_FOLLOW
+    os.link(name, target, src_dir_fd=directory_descriptor, follow_symlinks=True)
+
+
+def clone_file(source: int, target: str) -> bool:
+    """Share the blocks of an open file with a new one (reflink); False where the file system cannot.
+
+    :raises OSError: when the target cannot be created.
+    """
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        fcntl.ioctl(descriptor, _FICLONE, source)
+        os.fsync(descriptor)
+    except OSError as error:
+        os.unlink(target)
+        if error.errno in _NO_CLONE:
+            return False
+        raise
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def copy_range(
+    source: int,
+    target: str,
+    length: int,
+    *,
+    stop: threading.Event | None = None,
+    on_chunk: Callable[[bytes], None] | None = None,
+) -> int:
+    """Copy the first ``length`` bytes of an open file into a new one, durably but for its directory.
+
+    :returns: the bytes copied, fewer than ``length`` when the source is shorter.
+    :raises CancelledError: when ``stop`` is set.
+    :raises OSError: as the system calls; a half-written target is removed.
+    """
+    copied = 0
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            while copied < length:
+                if stop is not None and stop.is_set():
+                    raise CancelledError(f"{target}: stopped after {copied} of {length} bytes")
+                chunk = os.pread(source, min(COPY_CHUNK_BYTES, length - copied), copied)
+                if not chunk:
+                    break
+                if on_chunk is not None:
+                    on_chunk(chunk)
+                written = 0
+                while written < len(chunk):
+                    written += file.write(chunk[written:]) or 0
+                copied += len(chunk)
+            os.fsync(descriptor)
+    except BaseException:
+        os.unlink(target)
+        raise
+    return copied
+
+
+def exchange_directories(first: str, second: str) -> None:
+    """Swap two directories' names: atomically (``renameat2``), or by renames where the file system cannot.
+
+    :raises RocksDBError: when the second of the plain renames fails; the message says where both are then.
+    """
+    status = _libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
+    if status == 0:
+        return
+    code = ctypes.get_errno()
+    if code not in _NO_EXCHANGE:
+        raise OSError(code, os.strerror(code), first, None, second)
+    aside = f"{second}.{secrets.token_hex(6)}.old"
+    os.rename(second, aside)
+    try:
+        os.rename(first, second)
+    except OSError as error:
+        os.rename(aside, second)
+        raise RocksDBError(f"{second}: could not be replaced by {first}: {error}; both are as they were") from error
+    os.rename(aside, first)
+
+
+def require_space(directory: str, needed_bytes: int) -> None:
+    """Check the free space before something is copied.
+
+    :raises NoSpaceError: with the bytes needed and available.
+    """
+    available = shutil.disk_usage(directory).free
+    if needed_bytes > available:
+        raise NoSpaceError(
+            f"{directory}: {needed_bytes} bytes are needed, {available} are available; free "
+            f"{needed_bytes - available} bytes or name a place on another file system"
+        )
+
+
+def lock_directory(path: str) -> int:
+    """Take the flock of a directory; return the descriptor that holds it.
+
+    :raises BusyError: when another run holds it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise BusyError(f"{path}: locked, another run is building it; wait for it, or stop it") from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def lock_owner(path: str) -> int | None:
+    """Process id that holds RocksDB's lock on a LOCK file; None: nobody; 0: somebody this process cannot see.
+
+    Takes no lock. Where this process itself has the file open it is not opened again: closing it would release the
+    lock of the RocksDB in here (POSIX record locks).
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            own = os.stat(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+        if (own.st_dev, own.st_ino) == (status.st_dev, status.st_ino):
+            return os.getpid()
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    finally:
+        os.close(descriptor)
+    lock_type, _, _, _, pid = _FLOCK.unpack(answer[: _FLOCK.size])
+    return None if lock_type == fcntl.F_UNLCK else max(pid, 0)
