@@ -6,6 +6,7 @@ What we create has mode 0600, directories 0700.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -14,9 +15,16 @@ import secrets
 import shutil
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from airflow_provider_rocksdb.core.errors import BusyError, CancelledError, ExistsError, NoSpaceError, RocksDBError
+from airflow_provider_rocksdb.core.errors import (
+    AccessError,
+    BusyError,
+    CancelledError,
+    ExistsError,
+    NoSpaceError,
+    RocksDBError,
+)
 
 COPY_CHUNK_BYTES = 4 * 1024 * 1024
 
@@ -25,9 +33,34 @@ _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 _NO_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FLOCK = struct.Struct("hhqqi")  # struct flock: type, whence, start, length, pid
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def named_errors() -> Iterator[None]:
+    """Raise the operating system's refusals as this package's errors.
+
+    :raises NoSpaceError: for ENOSPC and EDQUOT.
+    :raises AccessError: for EACCES, EPERM and EROFS.
+    """
+    try:
+        yield
+    except RocksDBError:
+        raise
+    except OSError as error:
+        where = " -> ".join(str(name) for name in (error.filename, error.filename2) if name) or "a file"
+        if error.errno in _NO_SPACE:
+            raise NoSpaceError(f"{where}: {error.strerror}; free space there, or name another place") from error
+        if error.errno in _NO_ACCESS:
+            user = f"uid {os.geteuid()}"
+            raise AccessError(
+                f"{where}: {error.strerror} (as {user}); give this user access, or run as another"
+            ) from error
+        raise
 
 
 def fsync_directory(path: str) -> None:

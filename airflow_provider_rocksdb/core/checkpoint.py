@@ -1,0 +1,380 @@
+"""A checkpoint directory of ours: its record, how it is built, and when it may be deleted.
+
+``checkpoint.json`` lies in every checkpoint that this package makes: where it comes from, every file with its size and
+how it got there, the WALs. A checkpoint is built as ``<checkpoint_dir>.tmp`` under a flock on that directory, and gets
+its name when it is whole and on disk. An unlocked ``.tmp`` with our record in it is litter of a run that died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from airflow_provider_rocksdb.core import durable
+from airflow_provider_rocksdb.core.errors import (
+    BusyError,
+    CorruptionError,
+    ExistsError,
+    InvalidArgumentError,
+    NotFoundError,
+)
+from airflow_provider_rocksdb.core.paths import DatabasePaths
+
+RECORD_NAME = "checkpoint.json"
+_FORMAT = 1
+
+CopyKind = Literal["link", "reflink", "copy", "written"]
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A file of a checkpoint; size in bytes; kind: how its content got there."""
+
+    name: str
+    size: int
+    kind: CopyKind
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What ``checkpoint.json`` says.
+
+    ``sequence_number`` is that of the last write the checkpoint holds, WALs included. ``wals``: file numbers.
+    ``damage`` lists what was found damaged in the source and copied as it is. ``run``: the scheduler's names of the
+    run, if any. Sizes in bytes.
+    """
+
+    checkpoint_dir: str
+    mode: Literal["live", "exclusive"]
+    source: dict[str, Any]
+    db_id: str
+    sequence_number: int
+    manifest: str
+    files: tuple[CheckpointFile, ...]
+    wals: tuple[int, ...]
+    damage: tuple[str, ...] = ()
+    options_changes: dict[str, Any] = field(default_factory=dict)
+    rounds: int = 1
+    seconds: float = 0.0
+    run: dict[str, str] = field(default_factory=dict)
+    hostname: str = field(default_factory=socket.gethostname)
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
+
+    @property
+    def file_count(self) -> int:
+        """Number of files, this record not counted."""
+        return len(self.files)
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes that were written, not linked or cloned."""
+        return sum(file.size for file in self.files if file.kind in ("copy", "written"))
+
+    def summary(self) -> dict[str, Any]:
+        """Return the small JSON-able result: what a scheduler passes on."""
+        kinds = [file.kind for file in self.files]
+        return {
+            "checkpoint_dir": self.checkpoint_dir,
+            "hostname": self.hostname,
+            "mode": self.mode,
+            "db_id": self.db_id,
+            "sequence_number": self.sequence_number,
+            "file_count": self.file_count,
+            "total_bytes": self.total_bytes,
+            "copied_bytes": self.copied_bytes,
+            "kinds": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+            "rounds": self.rounds,
+            "seconds": self.seconds,
+            "damage": list(self.damage),
+        }
+
+    def to_json(self) -> bytes:
+        """Content of ``checkpoint.json``."""
+        return json.dumps({"format": _FORMAT, **asdict(self)}, indent=1, ensure_ascii=True).encode() + b"\n"
+
+
+def decode_checkpoint(data: bytes, where: str) -> Checkpoint:
+    """Read the content of a ``checkpoint.json``; untrusted input.
+
+    :raises CorruptionError: when it is not such a record.
+    """
+    try:
+        values = json.loads(data)
+        if values.pop("format") != _FORMAT:
+            raise ValueError("unknown format")
+        values["files"] = tuple(_decode_file(item) for item in values["files"])
+        values["wals"] = tuple(int(number) for number in values["wals"])
+        values["damage"] = tuple(str(item) for item in values["damage"])
+        checkpoint = Checkpoint(**values)
+        if not isinstance(checkpoint.db_id, str) or not isinstance(checkpoint.sequence_number, int):
+            raise TypeError("db_id or sequence_number has the wrong type")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CorruptionError(f"{where}: not a record of a checkpoint: {type(error).__name__}: {error}") from None
+    return checkpoint
+
+
+def _decode_file(item: Mapping[str, Any]) -> CheckpointFile:
+    name, size = item["name"], item["size"]
+    if not isinstance(name, str) or os.path.basename(name) != name or name in ("", ".", ".."):
+        raise ValueError(f"{name!r} is not a file name")
+    if not isinstance(size, int) or size < 0:
+        raise ValueError(f"{name}: {size!r} is not a size")
+    return CheckpointFile(name, size, item["kind"])
+
+
+def read_checkpoint(checkpoint_dir: str) -> Checkpoint | None:
+    """Return a directory's record; None when it has none: not a checkpoint of ours, or one still being built.
+
+    :raises CorruptionError: when there is a record that cannot be read as one.
+    """
+    path = os.path.join(checkpoint_dir, RECORD_NAME)
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return decode_checkpoint(data, path) if data else None
+
+
+@dataclass
+class Building:
+    """A checkpoint being built in ``directory``; set ``checkpoint`` when every other file is there."""
+
+    directory: str
+    checkpoint: Checkpoint | None = None
+    current: bytes = b""
+
+    def path(self, name: str) -> str:
+        """Path of a file in it."""
+        return os.path.join(self.directory, name)
+
+
+@contextlib.contextmanager
+def building(
+    checkpoint_dir: str, paths: DatabasePaths, *, replace: bool, force: bool, allow_inside: bool
+) -> Iterator[Building]:
+    """Build a checkpoint: yield its temporary directory, and give it its name when the block ends well.
+
+    The caller fills the directory, fsyncs what it writes, and sets ``checkpoint`` and ``current`` (CURRENT's content);
+    those two files are written here, last.
+
+    :raises ExistsError: when the name is taken, and may not be replaced.
+    :raises InvalidArgumentError: when the place is unsafe.
+    :raises BusyError: when another run is building the same checkpoint.
+    """
+    checkpoint_dir = os.path.abspath(checkpoint_dir)
+    _check_place(checkpoint_dir, paths, allow_inside=allow_inside)
+    _check_replaceable(checkpoint_dir, replace=replace, force=force)
+    parent = os.path.dirname(checkpoint_dir)
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    temporary = checkpoint_dir + ".tmp"
+    descriptor = _lock_temporary(temporary)
+    try:
+        work = Building(temporary)
+        yield work
+        if work.checkpoint is None:
+            raise AssertionError("the block must set the checkpoint")
+        record = work.path(RECORD_NAME)
+        os.unlink(record)
+        durable.create_file(record, work.checkpoint.to_json())
+        durable.create_file(work.path("CURRENT"), work.current)
+        os.fsync(descriptor)
+        _check_replaceable(checkpoint_dir, replace=replace, force=force)
+        if os.path.lexists(checkpoint_dir):
+            durable.exchange_directories(temporary, checkpoint_dir)
+            durable.fsync_directory(parent)
+            _remove_tree(temporary)
+        else:
+            os.rename(temporary, checkpoint_dir)
+        durable.fsync_directory(parent)
+    except BaseException:
+        _remove_tree(temporary)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _lock_temporary(temporary: str) -> int:
+    """Create the temporary directory with an empty record in it, clear what a dead run left there, and lock it."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(temporary, 0o700)
+        try:
+            descriptor = durable.lock_directory(temporary)
+        except FileNotFoundError:
+            continue
+        try:
+            if _is_same(descriptor, temporary):
+                _clear_litter(temporary)
+                durable.create_file(os.path.join(temporary, RECORD_NAME), b"")
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_same(descriptor: int, path: str) -> bool:
+    try:
+        named = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    opened = os.fstat(descriptor)
+    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+def _clear_litter(temporary: str) -> None:
+    names = os.listdir(temporary)
+    if names and (RECORD_NAME not in names or "LOCK" in names):
+        raise ExistsError(
+            f"{temporary}: is in the way, and is not what a run that died has left (no {RECORD_NAME}, or a database's "
+            "LOCK in it); move it away"
+        )
+    # the record goes last, so that a second death leaves litter that is still known as such
+    for name in sorted(names, key=lambda name: name == RECORD_NAME):
+        path = os.path.join(temporary, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+
+
+def _remove_tree(directory: str) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _check_place(checkpoint_dir: str, paths: DatabasePaths, *, allow_inside: bool) -> None:
+    target = os.path.realpath(checkpoint_dir)
+    for directory in paths.all_dirs():
+        source = os.path.realpath(directory)
+        if _contains(target, source):
+            raise InvalidArgumentError(f"{checkpoint_dir}: is the database's directory {directory}, or a parent of it")
+        if _contains(source, target) and not allow_inside:
+            raise InvalidArgumentError(
+                f"{checkpoint_dir}: lies inside the database's directory {directory}; name a place beside it on the "
+                "same file system, or allow this one expressly (allow_inside)"
+            )
+
+
+def _contains(parent: str, child: str) -> bool:
+    return child == parent or child.startswith(parent.rstrip("/") + "/")
+
+
+def _check_replaceable(checkpoint_dir: str, *, replace: bool, force: bool) -> None:
+    if not os.path.lexists(checkpoint_dir):
+        return
+    if not replace:
+        raise ExistsError(f"{checkpoint_dir}: is already there; delete it, name another place, or allow replace")
+    check_deletable(checkpoint_dir, force=force)
+
+
+def check_deletable(checkpoint_dir: str, *, force: bool = False) -> None:
+    """Check that a directory is a checkpoint that may go: with our record, and as that record says.
+
+    :param force: accept a checkpoint without our record; never one with a LOCK, which is a database.
+    :raises InvalidArgumentError: when it may not; the message says why.
+    :raises BusyError: when a process has it open.
+    """
+    path = os.path.abspath(checkpoint_dir)
+    refusal = f"{checkpoint_dir}: is not deleted: "
+    if os.path.islink(path) or not os.path.isdir(path):
+        raise InvalidArgumentError(f"{refusal}it is not a directory")
+    home = os.path.expanduser("~")
+    if os.path.realpath(path) in ("/", os.path.realpath(home)) or _contains(os.path.realpath(path), os.getcwd()):
+        raise InvalidArgumentError(f"{refusal}it is the root, a home or the working directory, or a parent of it")
+    owner = durable.lock_owner(os.path.join(path, "LOCK"))
+    if owner is not None:
+        raise BusyError(f"{refusal}process {owner or '(not visible here)'} has it open as a database")
+    names = set(os.listdir(path))
+    if any(os.path.isdir(os.path.join(path, name)) for name in names):
+        raise InvalidArgumentError(f"{refusal}it has subdirectories, which no checkpoint has")
+    checkpoint = read_checkpoint(path)
+    if checkpoint is None or not _matches(path, checkpoint, names):
+        missing = (
+            f"no {RECORD_NAME}" if checkpoint is None else f"CURRENT or MANIFEST are not those of its {RECORD_NAME}"
+        )
+        if "LOCK" in names:
+            raise InvalidArgumentError(f"{refusal}{missing}, and a LOCK: a program has used it as a database")
+        if not force:
+            raise InvalidArgumentError(f"{refusal}{missing}: it was not made here, or was changed since (force)")
+        if "CURRENT" not in names:
+            raise InvalidArgumentError(f"{refusal}{missing} and no CURRENT: it is not a checkpoint at all")
+
+
+def _matches(path: str, checkpoint: Checkpoint, names: set[str]) -> bool:
+    """Whether CURRENT and MANIFEST are those of the record."""
+    sizes = {file.name: file.size for file in checkpoint.files}
+    if checkpoint.manifest not in sizes or not {"CURRENT", checkpoint.manifest} <= names:
+        return False
+    with open(os.path.join(path, "CURRENT"), "rb") as file:
+        current = file.read(4096)
+    return (
+        current == checkpoint.manifest.encode() + b"\n"
+        and os.path.getsize(os.path.join(path, checkpoint.manifest)) == sizes[checkpoint.manifest]
+    )
+
+
+def delete_checkpoint(checkpoint_dir: str, *, force: bool = False) -> bool:
+    """Delete a checkpoint of ours, and what a dead run has left of it. Its name is gone first, at once.
+
+    :param force: delete a checkpoint that has no record of ours, too.
+    :returns: whether there was anything.
+    :raises InvalidArgumentError: when the directory may not be deleted; nothing was touched.
+    :raises BusyError: when it is being built or is open as a database.
+    """
+    path = os.path.abspath(checkpoint_dir)
+    temporary = path + ".tmp"
+    found = False
+    if os.path.lexists(temporary):
+        descriptor = _lock_temporary(temporary)
+        found = True
+        _remove_tree(temporary)
+        os.close(descriptor)
+    if os.path.lexists(path):
+        check_deletable(path, force=force)
+        found = True
+        if read_checkpoint(path) is None:
+            durable.create_file(os.path.join(path, RECORD_NAME), b"")
+        os.rename(path, temporary)
+        shutil.rmtree(temporary)
+    return found
+
+
+def same_run(checkpoint_dir: str, run: Mapping[str, str]) -> bool:
+    """Whether a checkpoint directory was made by this run of a scheduler, so that its retry may replace it."""
+    if not run or not os.path.isdir(checkpoint_dir):
+        return False
+    try:
+        checkpoint = read_checkpoint(checkpoint_dir)
+    except CorruptionError:
+        return False
+    return checkpoint is not None and checkpoint.run == dict(run)
+
+
+def require_checkpoint_here(checkpoint_dir: str, made_on: str | None = None) -> None:
+    """Check that a checkpoint directory can be seen from this host.
+
+    :param made_on: the host that made it, when known.
+    :raises NotFoundError: naming both hosts.
+    """
+    if os.path.isdir(checkpoint_dir):
+        return
+    here = socket.gethostname()
+    if made_on is None or made_on == here:
+        raise NotFoundError(f"{checkpoint_dir}: no such directory on host {here}")
+    raise NotFoundError(
+        f"{checkpoint_dir}: was made on host {made_on}, and is not visible on host {here}; run both tasks on the same "
+        "worker (the same queue), or put the checkpoint on storage that both hosts mount"
+    )
