@@ -186,9 +186,7 @@ def building(
         yield work
         if work.checkpoint is None:
             raise AssertionError("the block must set the checkpoint")
-        record = work.path(RECORD_NAME)
-        os.unlink(record)
-        durable.create_file(record, work.checkpoint.to_json())
+        durable.write_file(work.path(RECORD_NAME), work.checkpoint.to_json())
         durable.create_file(work.path("CURRENT"), work.current)
         os.fsync(descriptor)
         _check_replaceable(checkpoint_dir, replace=replace, force=force)

@@ -72,6 +72,19 @@ def fsync_directory(path: str) -> None:
         os.close(descriptor)
 
 
+def pread(descriptor: int, offset: int, length: int) -> bytes:
+    """Bytes of an open file: ``length`` of them, or as many as are there."""
+    parts = []
+    while length > 0:
+        part = os.pread(descriptor, length, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+        length -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 def create_file(path: str, data: bytes) -> None:
     """Write a new file under its name at once, durably but for its directory: inside a directory not yet visible.
 

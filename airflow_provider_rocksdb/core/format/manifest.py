@@ -10,7 +10,7 @@ blob or is referred to (``VersionBuilder::SaveBlobFilesTo``).
 from __future__ import annotations
 
 from airflow_provider_rocksdb.core.errors import CorruptionError, NotSupportedError
-from airflow_provider_rocksdb.core.format.log_format import LogReader, Pread, iter_records
+from airflow_provider_rocksdb.core.format.log_format import LogReader, Pread, Stop, iter_records
 from airflow_provider_rocksdb.core.format.version_edit import BlobFile, TableFile, VersionEdit, decode_version_edit
 
 DEFAULT_COLUMN_FAMILY = b"default"
@@ -150,13 +150,20 @@ class ManifestReader:
         """Where the next bytes to be read begin."""
         return self._log.offset
 
-    def read(self, pread: Pread, size: int) -> list[VersionEdit]:
-        """Apply what has come since the last call, up to ``size``; return the edits applied, in order.
+    @property
+    def bad_tail(self) -> str | None:
+        """Why the bytes behind ``offset`` are no record although none is missing; None where they are just unfinished.
+
+        RocksDB refuses such a MANIFEST. In one that is being written it may be a moment's sight of an append.
+        """
+        return self._log.reason if self._log.stop is Stop.BAD else None
+
+    def read(self, pread: Pread, size: int) -> None:
+        """Apply what has come since the last call, up to ``size``.
 
         :raises CorruptionError: when the MANIFEST is damaged, with file and offset.
         :raises NotSupportedError: at an unknown tag, with file and offset.
         """
-        applied: list[VersionEdit] = []
         for record in iter_records(self._log, pread, size):
             try:
                 edits = self._collect(decode_version_edit(record.payload))
@@ -165,10 +172,8 @@ class ManifestReader:
             except (CorruptionError, NotSupportedError) as error:
                 raise type(error)(f"{self.name}: record at offset {record.offset}: {error}") from None
             if edits:
-                applied += edits
+                self.edit_count += len(edits)
                 self.end = record.end
-        self.edit_count += len(applied)
-        return applied
 
     def _collect(self, edit: VersionEdit) -> list[VersionEdit]:
         """Return the edits to apply now: none before an atomic group is whole (``AtomicGroupReadBuffer``)."""

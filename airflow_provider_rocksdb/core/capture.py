@@ -1,0 +1,273 @@
+"""Getting a running database's files into a checkpoint directory: SST and blob files by link, WALs by copy."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import logging
+import os
+import resource
+import stat
+import threading
+import time
+from collections.abc import Iterable, Mapping
+
+from airflow_provider_rocksdb.core import durable
+from airflow_provider_rocksdb.core.checkpoint import CheckpointFile, CopyKind
+from airflow_provider_rocksdb.core.errors import AccessError, CancelledError, CorruptionError, CrossDeviceError
+from airflow_provider_rocksdb.core.format.filename import (
+    FileType,
+    leveldb_table_file_name,
+    parse_file_name,
+    wal_file_name,
+)
+from airflow_provider_rocksdb.core.live_database import ARCHIVE_DIR, LiveFile, MovedOn
+from airflow_provider_rocksdb.core.wal import WalContent, find_gap, read_wal
+
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP)
+_SPARE_DESCRIPTORS = 64
+_DAMAGE_TRIES = 3
+_DAMAGE_PAUSE_SECONDS = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+class FileCapture:
+    """SST and blob files of a Version, linked into a directory; what is there stays for the next round.
+
+    A file that can be neither linked nor cloned is pinned by an open descriptor, and copied in :meth:`finish`.
+    """
+
+    def __init__(self, directory: str, db_dir: str, *, allow_copy: bool, stop: threading.Event | None) -> None:
+        self._directory = directory
+        self._db_dir = db_dir
+        self._allow_copy = allow_copy
+        self._stop = stop
+        self._sources: dict[str, int] = {}  # directory -> descriptor
+        self._done: dict[str, tuple[str, int, CopyKind]] = {}  # RocksDB's name -> name here, size, kind
+        self._pinned: dict[str, int] = {}  # name here -> descriptor of a file to be copied
+
+    def close(self) -> None:
+        """Let go of everything open."""
+        for descriptor in (*self._sources.values(), *self._pinned.values()):
+            os.close(descriptor)
+        self._sources.clear()
+        self._pinned.clear()
+
+    def capture(self, files: Iterable[LiveFile]) -> None:
+        """Link, clone or pin each file that is not here yet.
+
+        :raises FileNotFoundError: when one is missing: the database has moved on, or is damaged.
+        :raises CorruptionError: when one has not the size that the MANIFEST gives.
+        :raises CrossDeviceError: when one can be neither linked nor cloned, and copying is not allowed.
+        """
+        for file in files:
+            if file.name in self._done:
+                continue
+            if self._stop is not None and self._stop.is_set():
+                raise CancelledError(f"{self._directory}: stopped while linking; nothing is left")
+            name, kind, size = self._capture_any(file)
+            self._done[file.name] = (name, size, kind)
+            if size != file.size:
+                path = f"{file.directory}/{name}"
+                raise CorruptionError(f"{path}: damaged: expected {file.size} bytes (MANIFEST), got {size}")
+
+    def _capture_any(self, file: LiveFile) -> tuple[str, CopyKind, int]:
+        names = [file.name]
+        if file.type is FileType.TABLE:
+            names.append(leveldb_table_file_name(int(file.name.partition(".")[0])))
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                return self._capture(file, name)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.join(file.directory, file.name))
+
+    def _source(self, directory: str) -> int:
+        if directory not in self._sources:
+            try:
+                self._sources[directory] = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            except PermissionError as error:
+                raise AccessError(f"{directory}: {error.strerror} (as uid {os.geteuid()})") from error
+        return self._sources[directory]
+
+    def _capture(self, file: LiveFile, name: str) -> tuple[str, CopyKind, int]:
+        target = os.path.join(self._directory, name)
+        source = self._source(file.directory)
+        try:
+            durable.link_file(source, name, target)
+            return name, "link", os.stat(target).st_size
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            reason = error
+        descriptor = os.open(name, os.O_RDONLY, dir_fd=source)
+        try:
+            size = os.fstat(descriptor).st_size
+            if durable.clone_file(descriptor, target):
+                return name, "reflink", size
+            if not self._allow_copy:
+                raise self._cannot_link(f"{file.directory}/{name}", reason)
+            self._pin(name, descriptor)
+            descriptor = -1
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        return name, "copy", size
+
+    def _cannot_link(self, path: str, reason: OSError) -> CrossDeviceError:
+        devices = [os.stat(place).st_dev for place in (path, self._directory)]
+        if reason.errno == errno.EXDEV:
+            cause = "different file systems, or different mounts of one; name a place beside the database"
+        elif reason.errno == errno.EMLINK:
+            cause = "the file has as many links as its file system allows; delete old checkpoints"
+        else:
+            cause = (
+                f"uid {os.geteuid()} may not link it: where fs.protected_hardlinks is 1, the default, only the file's "
+                "owner can, or who may write it; run as the database's user"
+            )
+        return CrossDeviceError(
+            f"{path} (device {devices[0]:#x}) cannot be linked into {self._directory} (device {devices[1]:#x}): "
+            f"{reason.strerror}: {cause}; or allow copies (allow_copy)"
+        )
+
+    def _pin(self, name: str, descriptor: int) -> None:
+        _allow_descriptors(len(self._pinned) + _SPARE_DESCRIPTORS)
+        self._pinned[name] = descriptor
+
+    def finish(self, live: set[str]) -> None:
+        """Drop what is not live any more, and copy what is pinned.
+
+        :param live: RocksDB's names of the files that belong to the Version.
+        :raises NoSpaceError: when the copies do not fit; checked before the first of them.
+        """
+        for rocksdb_name in set(self._done) - live:
+            name, _, kind = self._done.pop(rocksdb_name)
+            if kind == "copy":
+                os.close(self._pinned.pop(name))
+            else:
+                os.unlink(os.path.join(self._directory, name))
+        if self._pinned:
+            needed = sum(size for _, size, kind in self._done.values() if kind == "copy")
+            durable.require_space(self._directory, needed)
+            _log.info("Copying %d files, %d bytes, that cannot be linked", len(self._pinned), needed)
+        for name in list(self._pinned):
+            descriptor = self._pinned.pop(name)
+            try:
+                size = os.fstat(descriptor).st_size
+                durable.copy_range(descriptor, os.path.join(self._directory, name), size, stop=self._stop)
+            finally:
+                os.close(descriptor)
+
+    def result(self) -> list[CheckpointFile]:
+        """Files that are here now."""
+        return [CheckpointFile(name, size, kind) for name, size, kind in self._done.values()]
+
+
+def _allow_descriptors(needed: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and needed > soft - _SPARE_DESCRIPTORS:
+        if hard != resource.RLIM_INFINITY and needed > hard - _SPARE_DESCRIPTORS:
+            raise CrossDeviceError(
+                f"{needed} files must stay open until they are copied, the limit is {hard} (RLIMIT_NOFILE); raise it, "
+                "or name a place on the database's file system, where files can be linked"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(2 * needed + 2 * _SPARE_DESCRIPTORS, hard), hard))
+
+
+class WalCapture:
+    """WALs that a Version needs: opened with their sizes noted, then copied up to those sizes."""
+
+    def __init__(self, directory: str, *, stop: threading.Event | None) -> None:
+        self._directory = directory
+        self._stop = stop
+        self._pinned: list[tuple[int, str, int, int]] = []  # number, path, descriptor, noted size; newest first
+        self.copied: list[WalContent] = []
+        self.damage: list[str] = []
+
+    def close(self) -> None:
+        """Let go of everything open."""
+        for _, _, descriptor, _ in self._pinned:
+            os.close(descriptor)
+        self._pinned.clear()
+
+    def pin(self, paths: Mapping[int, str]) -> None:
+        """Open WALs, the newest first: the one below is whole once a newer one holds anything.
+
+        :raises FileNotFoundError: when one is gone, from the archive, too.
+        """
+        self.close()
+        for number in sorted(paths, reverse=True):
+            path = paths[number]
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                path = os.path.join(os.path.dirname(path), ARCHIVE_DIR, wal_file_name(number))
+                descriptor = os.open(path, os.O_RDONLY)
+            _allow_descriptors(len(self._pinned) + _SPARE_DESCRIPTORS)
+            self._pinned.append((number, path, descriptor, os.fstat(descriptor).st_size))
+
+    def copy(self) -> None:
+        """Copy the pinned WALs, newest first, and check what was copied.
+
+        :raises MovedOn: when one was recycled, or cut by a recovery, while it was copied.
+        :raises NoSpaceError: when they do not fit; checked before the first of them.
+        """
+        self._remove_copies()
+        durable.require_space(self._directory, sum(size for *_, size in self._pinned))
+        self.copied = [self._copy(*pinned) for pinned in self._pinned]
+        self.copied.reverse()
+        self.damage = [content.damage for content in self.copied if content.damage]
+        gap = find_gap(self.copied)
+        if gap is not None:
+            self.damage.append(gap)
+
+    def _remove_copies(self) -> None:
+        for entry in os.listdir(self._directory):
+            parsed = parse_file_name(entry)
+            if parsed and parsed.type is FileType.WAL:
+                os.unlink(os.path.join(self._directory, entry))
+
+    def _copy(self, number: int, path: str, descriptor: int, size: int) -> WalContent:
+        target = os.path.join(self._directory, wal_file_name(number))
+        for attempt in range(_DAMAGE_TRIES):
+            if attempt:  # a write in place (a recycled WAL) may have been seen half done
+                time.sleep(_DAMAGE_PAUSE_SECONDS)
+                os.unlink(target)
+            if durable.copy_range(descriptor, target, size, stop=self._stop) < size:
+                raise MovedOn(f"{path} was cut while it was copied")
+            with open(target, "rb") as copy:
+                content = read_wal(number, functools.partial(durable.pread, copy.fileno()), size)
+            if content.damage is None:
+                break
+        if (content.recyclable or not content.records) and _is_elsewhere(path, descriptor):
+            raise MovedOn(f"{path} may have been recycled while it was copied")
+        return content
+
+    def cut(self) -> list[CheckpointFile]:
+        """Cut the newest WAL at its last whole record, and return all WALs.
+
+        So the checkpoint opens under ``kAbsoluteConsistency``, too. A damaged one stays as it is.
+        """
+        filled = [wal for wal in self.copied if wal.records or wal.torn]
+        sizes = {wal.number: wal.size for wal in self.copied}
+        if filled and filled[-1].damage is None and filled[-1].end < filled[-1].size:
+            newest = filled[-1]
+            with open(os.path.join(self._directory, wal_file_name(newest.number)), "r+b") as file:
+                file.truncate(newest.end)
+                os.fsync(file.fileno())
+            sizes[newest.number] = newest.end
+        return [CheckpointFile(wal_file_name(number), size, "written") for number, size in sizes.items()]
+
+
+def _is_elsewhere(path: str, descriptor: int) -> bool:
+    """Whether the name no longer leads to the open file, and the archive does not either."""
+    opened = os.fstat(descriptor)
+    archived = os.path.join(os.path.dirname(path), ARCHIVE_DIR, os.path.basename(path))
+    for name in (path, archived):
+        try:
+            named = os.stat(name)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(named.st_mode) and (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino):
+            return False
+    return True

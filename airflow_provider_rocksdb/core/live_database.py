@@ -1,0 +1,296 @@
+"""A DB directory that another process is writing, read without a lock and without opening the database.
+
+What is read here may change between two system calls. :class:`MovedOn` says that it did; the caller looks again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from airflow_provider_rocksdb.core import durable
+from airflow_provider_rocksdb.core.errors import (
+    AccessError,
+    CorruptionError,
+    InvalidArgumentError,
+    NotADatabaseError,
+    NotFoundError,
+    NotSupportedError,
+)
+from airflow_provider_rocksdb.core.format.filename import (
+    FileType,
+    blob_file_name,
+    decode_current,
+    parse_file_name,
+    table_file_name,
+)
+from airflow_provider_rocksdb.core.format.manifest import ManifestReader, Version
+from airflow_provider_rocksdb.core.format.options_file import OptionsFile
+from airflow_provider_rocksdb.core.paths import DatabasePaths
+
+ARCHIVE_DIR = "archive"
+STANDSTILL_SECONDS = 1.0
+_POLL_SECONDS = 0.01
+
+
+class MovedOn(Exception):  # noqa: N818 -- not an error: the database changed under a step, which is tried again
+    """The database changed while it was being looked at."""
+
+
+@dataclass(frozen=True)
+class LiveFile:
+    """An SST or blob file of a Version; ``name`` as RocksDB writes it (an SST may be called ``.ldb`` on disk)."""
+
+    name: str
+    directory: str
+    type: FileType
+    size: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A MANIFEST up to one point: where that is, and what the Version there needs.
+
+    ``column_families``: name to comparator. ``tracked_wals``: number to synced size in bytes, None where not known.
+    """
+
+    manifest: str
+    end: int
+    db_id: str
+    last_sequence: int
+    min_wal_number: int
+    files: dict[str, LiveFile]
+    column_families: dict[bytes, str]
+    tracked_wals: dict[int, int | None]
+    has_path_ids: bool
+
+
+def take_snapshot(manifest: str, end: int, version: Version, paths: DatabasePaths) -> Snapshot:
+    """Freeze a Version.
+
+    :raises InvalidArgumentError: when a file's path id has no directory.
+    """
+    files: dict[str, LiveFile] = {}
+    has_path_ids = False
+    for family in version.column_families.values():
+        directories: dict[int, str] = {}
+        for table in family.tables.values():
+            path_id = table.path_id
+            if path_id not in directories:
+                directories[path_id] = paths.table_dir(family.name, path_id)
+                has_path_ids = has_path_ids or path_id != 0
+            name = table_file_name(table.number)
+            files[name] = LiveFile(name, directories[path_id], FileType.TABLE, table.size)
+        for blob in family.live_blobs():
+            name = blob_file_name(blob.number)
+            files[name] = LiveFile(name, paths.blob_dir(family.name), FileType.BLOB, blob.size)
+    return Snapshot(
+        manifest=manifest,
+        end=end,
+        db_id=version.db_id,
+        last_sequence=version.last_sequence,
+        min_wal_number=version.min_wal_number,
+        files=files,
+        column_families={family.name: family.comparator for family in version.column_families.values()},
+        tracked_wals=dict(version.wals),
+        has_path_ids=has_path_ids,
+    )
+
+
+def read_small_file(path: str) -> bytes:
+    """Content of a small file.
+
+    :raises AccessError: when it may not be read.
+    :raises FileNotFoundError: when it is not there.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except PermissionError as error:
+        raise AccessError(f"{path}: {error.strerror} (as uid {os.geteuid()}); give this user read access") from error
+
+
+class LiveDatabase:
+    """The DB directory of a running database.
+
+    :raises NotFoundError: when the directory, or its ``wal_dir``, is not there.
+    :raises NotADatabaseError: when it holds no RocksDB database.
+    :raises NotSupportedError: when its options say that its files alone do not make a whole database.
+    """
+
+    def __init__(self, paths: DatabasePaths) -> None:
+        self.paths = paths
+        self.db_dir = paths.db_dir
+        _check_directory(self.db_dir)
+        self.options_name, self.options = self.read_options()
+        self.wal_dir = self._find_wal_dir()
+        self._descriptor: int | None = None
+        self._reader: ManifestReader | None = None
+        self._seen = (0, b"")  # size and unread tail of the MANIFEST when it was last read
+
+    def close(self) -> None:
+        """Let go of the MANIFEST."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def read_options(self) -> tuple[str, OptionsFile | None]:
+        """Newest OPTIONS file: name and content; ``("", None)`` where there is none.
+
+        :raises CorruptionError: when it is not an OPTIONS file.
+        """
+        while True:
+            names = [(parse_file_name(name), name) for name in os.listdir(self.db_dir)]
+            numbered = [(parsed.number, name) for parsed, name in names if parsed and parsed.type is FileType.OPTIONS]
+            if not numbered:
+                return "", None
+            name = max(numbered)[1]
+            with contextlib.suppress(FileNotFoundError):  # replaced by a newer one meanwhile
+                options = OptionsFile(read_small_file(os.path.join(self.db_dir, name)), f"{self.db_dir}/{name}")
+                if "true" in options.family_options("enable_blob_direct_write"):
+                    raise NotSupportedError(
+                        f"{self.db_dir}/{name}: enable_blob_direct_write is on; WAL records then point into blob files "
+                        "that no MANIFEST names, so no copy of the files is whole. Use RocksDB's own checkpoint"
+                    )
+                return name, options
+
+    def _find_wal_dir(self) -> str:
+        if self.paths.wal_dir:
+            wal_dir, source = self.paths.wal_dir, "the argument"
+        else:
+            wal_dir, source = (self.options.db_option("wal_dir") if self.options else ""), self.options_name
+        if not wal_dir:
+            return self.db_dir
+        if not os.path.isabs(wal_dir) and not self.paths.wal_dir:
+            raise InvalidArgumentError(
+                f"{self.db_dir}: {source} names the relative wal_dir {wal_dir!r}; name it in full"
+            )
+        if not os.path.isdir(wal_dir):
+            raise NotFoundError(
+                f"{self.db_dir}: its wal_dir {wal_dir} (from {source}) is not there; name the directory where the WALs "
+                "are on this host"
+            )
+        return wal_dir
+
+    def list_wals(self) -> dict[int, str]:
+        """WALs that exist: number to path. The archive is listed last, so one that moves there is seen in either."""
+        wals: dict[int, str] = {}
+        for directory in (self.wal_dir, os.path.join(self.wal_dir, ARCHIVE_DIR)):
+            with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+                for entry in entries:
+                    parsed = parse_file_name(entry.name)
+                    if parsed and parsed.type is FileType.WAL:
+                        wals.setdefault(parsed.number, entry.path)
+        return wals
+
+    def read_current(self) -> str:
+        """Name of the MANIFEST in use.
+
+        :raises CorruptionError: when CURRENT names none.
+        """
+        try:
+            data = read_small_file(os.path.join(self.db_dir, "CURRENT"))
+        except FileNotFoundError:
+            raise MovedOn("CURRENT is not there") from None
+        try:
+            return decode_current(data)
+        except CorruptionError as error:
+            raise CorruptionError(f"{self.db_dir}/{error}") from None
+
+    def read_version(self) -> Snapshot:
+        """Read the MANIFEST on, or from its start when it is a new one, up to its last whole record and group.
+
+        :raises MovedOn: when it is gone before it could be opened, or ends in what may be an append half seen.
+        :raises CorruptionError: when it is damaged.
+        """
+        name = self.read_current()
+        if self._reader is None or self._reader.name != name:
+            path = os.path.join(self.db_dir, name)
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                raise MovedOn(f"CURRENT names {name}, which is not there") from None
+            except PermissionError as error:
+                raise AccessError(f"{path}: {error.strerror} (as uid {os.geteuid()})") from error
+            self.close()
+            self._descriptor, self._reader = descriptor, ManifestReader(name)
+        assert self._descriptor is not None and self._reader is not None  # noqa: S101, PT018 -- set above
+        reader, size = self._reader, os.fstat(self._descriptor).st_size
+        try:
+            reader.read(self.pread_manifest, size)
+        except (CorruptionError, NotSupportedError) as error:
+            raise type(error)(f"{self.db_dir}/{error}") from None
+        self._seen = (size, self.pread_manifest(reader.offset, size - reader.offset))
+        if reader.bad_tail is not None:
+            raise MovedOn(f"{name}: damaged at offset {reader.offset}: {reader.bad_tail}")
+        if not reader.end:
+            raise MovedOn(f"{name} holds no whole record")
+        return take_snapshot(name, reader.end, reader.version, self.paths)
+
+    def copy_manifest(self, target: str, length: int) -> None:
+        """Copy the first bytes of the MANIFEST last read into a new file."""
+        assert self._descriptor is not None  # noqa: S101 -- read_version came first
+        durable.copy_range(self._descriptor, target, length)
+
+    def pread_manifest(self, offset: int, length: int) -> bytes:
+        """Bytes of the MANIFEST last read, also when it has been replaced since."""
+        assert self._descriptor is not None  # noqa: S101 -- read_version came first
+        return durable.pread(self._descriptor, offset, length)
+
+    def has_grown(self) -> bool:
+        """Whether the MANIFEST is not as :meth:`read_version` left it: longer, changed at its end, or another one."""
+        reader, descriptor = self._reader, self._descriptor
+        assert reader is not None and descriptor is not None  # noqa: S101, PT018 -- read_version came first
+        size, tail = self._seen
+        return (
+            self.read_current() != reader.name
+            or os.fstat(descriptor).st_size != size
+            or self.pread_manifest(reader.offset, len(tail)) != tail
+        )
+
+    def stands_still(self) -> bool:
+        """Wait a second for the database to move on; True when it has not: what is missing now is not a race."""
+        before = self._fingerprint()
+        deadline = time.monotonic() + STANDSTILL_SECONDS
+        while time.monotonic() < deadline:
+            if self._fingerprint() != before:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
+    def _fingerprint(self) -> tuple[object, ...]:
+        with contextlib.suppress(FileNotFoundError):
+            current = read_small_file(os.path.join(self.db_dir, "CURRENT"))
+            manifest = os.path.join(self.db_dir, os.path.basename(os.fsdecode(current).strip()))
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                return (current, os.stat(manifest).st_size)
+            return (current, None)
+        return (None, None)
+
+
+def _check_directory(db_dir: str) -> None:
+    try:
+        names = os.listdir(db_dir)
+    except FileNotFoundError:
+        raise NotFoundError(f"{db_dir}: no such directory") from None
+    except NotADirectoryError:
+        raise NotADatabaseError(f"{db_dir}: is a file; expected the directory of a RocksDB database") from None
+    except PermissionError as error:
+        raise AccessError(f"{db_dir}: {error.strerror} (as uid {os.geteuid()}); give this user read access") from error
+    if not names:
+        raise NotADatabaseError(f"{db_dir}: is empty; expected a RocksDB database (a CURRENT and a MANIFEST)")
+    if "CURRENT" not in names:
+        raise NotADatabaseError(f"{db_dir}: is not a RocksDB database: {len(names)} entries, but no CURRENT")
+
+
+@contextlib.contextmanager
+def open_live_database(paths: DatabasePaths) -> Iterator[LiveDatabase]:
+    """Look at a running database for the length of a block."""
+    database = LiveDatabase(paths)
+    try:
+        yield database
+    finally:
+        database.close()

@@ -1,0 +1,118 @@
+"""Reading a WAL for what a backup must know: where it ends, whether it is damaged, which sequence numbers it holds.
+
+A WAL's record is a WriteBatch: sequence number of its first entry (fixed64), count of entries (fixed32), entries
+(RocksDB: ``db/write_batch.cc``). Where the log declares compression, the record is a zstd frame of that.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from airflow_provider_rocksdb.core.errors import CorruptionError
+from airflow_provider_rocksdb.core.format.filename import wal_file_name
+from airflow_provider_rocksdb.core.format.log_format import LogReader, Pread, Stop, iter_records
+
+_WRITE_BATCH_HEADER = struct.Struct("<QI")
+_ZSTD = 7  # CompressionType::kZSTD, the only one that WALs know
+
+_HeaderReader = Callable[[bytes], tuple[int, int] | None]
+
+
+@dataclass(frozen=True)
+class WalContent:
+    """What a WAL holds.
+
+    ``end``: offset in bytes behind the last whole record. ``torn``: bytes behind it are a record's beginning, not
+    preallocated space or what an earlier log left. ``recyclable``: the file may be reused for another log.
+    ``first_sequence`` and ``next_sequence`` (one above the last) are None where there is no record, or none that can
+    be read. ``damage`` says what is wrong in the middle.
+    """
+
+    number: int
+    size: int
+    end: int
+    records: int
+    torn: bool
+    recyclable: bool
+    first_sequence: int | None
+    next_sequence: int | None
+    damage: str | None
+
+
+def read_wal(number: int, pread: Pread, size: int) -> WalContent:
+    """Read a whole WAL, every CRC checked. Damage is told, not raised: the caller decides."""
+    reader = LogReader(wal_file_name(number), number)
+    records = 0
+    first: int | None = None
+    following: int | None = None
+    damage = None
+    header_of: _HeaderReader = _plain_header
+    try:
+        for record in iter_records(reader, pread, size):
+            if not records and reader.compression:
+                header_of = _decompressor(reader.compression)
+            records += 1
+            header = header_of(record.payload)
+            if header is not None:
+                sequence, count = header
+                first = sequence if first is None else first
+                following = max(following or 0, sequence + count)
+    except CorruptionError as error:
+        damage = str(error)
+    torn = reader.end < size and reader.stop is not Stop.ZEROS and not (reader.recyclable and reader.stop is Stop.OLD)
+    return WalContent(number, size, reader.end, records, torn, bool(reader.recyclable), first, following, damage)
+
+
+def find_gap(wals: list[WalContent]) -> str | None:
+    """Say where a WAL ends in half a record although a later one goes on behind it; None: nowhere.
+
+    RocksDB accepts a torn end inside the row only where the next WAL's first sequence number follows without a gap
+    (``DBImpl::RecoverLogFiles``, point-in-time recovery).
+
+    :param wals: in the order of their numbers.
+    """
+    filled = [wal for wal in wals if wal.records or wal.torn]
+    for wal, following in itertools.pairwise(filled):
+        if not wal.torn or wal.damage or wal.recyclable or following.first_sequence is None:
+            continue
+        if wal.next_sequence is None or following.first_sequence > wal.next_sequence:
+            return (
+                f"{wal_file_name(wal.number)}: damaged at offset {wal.end}: ends in half a record; expected sequence "
+                f"number {wal.next_sequence} to follow, but {wal_file_name(following.number)} begins at "
+                f"{following.first_sequence}"
+            )
+    return None
+
+
+def _plain_header(payload: bytes) -> tuple[int, int] | None:
+    if len(payload) < _WRITE_BATCH_HEADER.size:
+        return None
+    sequence, count = _WRITE_BATCH_HEADER.unpack_from(payload)
+    return sequence, count
+
+
+def _unknown_header(_payload: bytes) -> None:
+    return None
+
+
+def _decompressor(compression: int) -> _HeaderReader:
+    """Reader of a compressed record's header; it knows nothing where no zstd module is installed."""
+    try:
+        zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    except ImportError:
+        return _unknown_header
+    if compression != _ZSTD:
+        return _unknown_header
+
+    def header(payload: bytes) -> tuple[int, int] | None:
+        try:
+            return _plain_header(zstd.ZstdDecompressor().decompress(payload, _WRITE_BATCH_HEADER.size))
+        except zstd.ZstdError:
+            return None
+
+    return header
