@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import logging
 import os
 import resource
@@ -23,7 +22,7 @@ from airflow_provider_rocksdb.core.format.filename import (
     wal_file_name,
 )
 from airflow_provider_rocksdb.core.live_database import ARCHIVE_DIR, LiveFile, MovedOn
-from airflow_provider_rocksdb.core.wal import WalContent, find_gap, read_wal
+from airflow_provider_rocksdb.core.wal import WalContent, find_gap, read_wal_file
 
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP)
 _SPARE_DESCRIPTORS = 64
@@ -235,8 +234,7 @@ class WalCapture:
                 os.unlink(target)
             if durable.copy_range(descriptor, target, size, stop=self._stop) < size:
                 raise MovedOn(f"{path} was cut while it was copied")
-            with open(target, "rb") as copy:
-                content = read_wal(number, functools.partial(durable.pread, copy.fileno()), size)
+            content = read_wal_file(number, target)
             if content.damage is None:
                 break
         if (content.recyclable or not content.records) and _is_elsewhere(path, descriptor):

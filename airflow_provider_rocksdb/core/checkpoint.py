@@ -299,7 +299,7 @@ def check_deletable(checkpoint_dir: str, *, force: bool = False) -> None:
     if any(os.path.isdir(os.path.join(path, name)) for name in names):
         raise InvalidArgumentError(f"{refusal}it has subdirectories, which no checkpoint has")
     checkpoint = read_checkpoint(path)
-    if checkpoint is None or not _matches(path, checkpoint, names):
+    if checkpoint is None or not is_unchanged(path, checkpoint):
         missing = (
             f"no {RECORD_NAME}" if checkpoint is None else f"CURRENT or MANIFEST are not those of its {RECORD_NAME}"
         )
@@ -311,17 +311,16 @@ def check_deletable(checkpoint_dir: str, *, force: bool = False) -> None:
             raise InvalidArgumentError(f"{refusal}{missing} and no CURRENT: it is not a checkpoint at all")
 
 
-def _matches(path: str, checkpoint: Checkpoint, names: set[str]) -> bool:
-    """Whether CURRENT and MANIFEST are those of the record."""
+def is_unchanged(path: str, checkpoint: Checkpoint) -> bool:
+    """Whether CURRENT and MANIFEST are those of the record: nobody has opened the checkpoint as a database since."""
     sizes = {file.name: file.size for file in checkpoint.files}
-    if checkpoint.manifest not in sizes or not {"CURRENT", checkpoint.manifest} <= names:
+    try:
+        with open(os.path.join(path, "CURRENT"), "rb") as file:
+            current = file.read(4096)
+        size = os.path.getsize(os.path.join(path, checkpoint.manifest))
+    except FileNotFoundError:
         return False
-    with open(os.path.join(path, "CURRENT"), "rb") as file:
-        current = file.read(4096)
-    return (
-        current == checkpoint.manifest.encode() + b"\n"
-        and os.path.getsize(os.path.join(path, checkpoint.manifest)) == sizes[checkpoint.manifest]
-    )
+    return current == checkpoint.manifest.encode() + b"\n" and size == sizes.get(checkpoint.manifest)
 
 
 def delete_checkpoint(checkpoint_dir: str, *, force: bool = False) -> bool:

@@ -6,13 +6,16 @@ A WAL's record is a WriteBatch: sequence number of its first entry (fixed64), co
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
+import os
 import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.errors import CorruptionError
 from airflow_provider_rocksdb.core.format.filename import wal_file_name
 from airflow_provider_rocksdb.core.format.log_format import LogReader, Pread, Stop, iter_records
@@ -66,6 +69,13 @@ def read_wal(number: int, pread: Pread, size: int) -> WalContent:
         damage = str(error)
     torn = reader.end < size and reader.stop is not Stop.ZEROS and not (reader.recyclable and reader.stop is Stop.OLD)
     return WalContent(number, size, reader.end, records, torn, bool(reader.recyclable), first, following, damage)
+
+
+def read_wal_file(number: int, path: str) -> WalContent:
+    """Read a whole local WAL."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return read_wal(number, functools.partial(durable.pread, file.fileno()), size)
 
 
 def find_gap(wals: list[WalContent]) -> str | None:

@@ -1,0 +1,93 @@
+"""A directory of files, local or on an fsspec file system: list it, read from it. Nothing is written."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from airflow_provider_rocksdb.core import durable
+
+
+class Directory(Protocol):
+    """What a check needs of a directory. Every method raises OSError (FileNotFoundError…) as the file system does."""
+
+    name: str
+
+    def list(self) -> dict[str, int]:
+        """Names of the files in it, with their sizes in bytes."""
+
+    def read(self, name: str) -> bytes:
+        """Whole content of a small file."""
+
+    def pread(self, name: str, use: Callable[[Callable[[int, int], bytes]], Any]) -> Any:
+        """Call ``use`` with a function that reads ``(offset, length)`` of a file."""
+
+
+@dataclass(frozen=True)
+class LocalDirectory:
+    """A directory on this host; symbolic links are followed, and only regular files count."""
+
+    name: str
+
+    def list(self) -> dict[str, int]:
+        """Names and sizes."""
+        sizes: dict[str, int] = {}
+        with os.scandir(self.name) as entries:
+            for entry in entries:
+                try:
+                    status = entry.stat()
+                except FileNotFoundError:  # removed meanwhile, or a link that leads nowhere
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    sizes[entry.name] = status.st_size
+        return sizes
+
+    def read(self, name: str) -> bytes:
+        """Whole content."""
+        with open(os.path.join(self.name, name), "rb") as file:
+            return file.read()
+
+    def pread(self, name: str, use: Callable[[Callable[[int, int], bytes]], Any]) -> Any:
+        """Call ``use`` with a reader."""
+        descriptor = os.open(os.path.join(self.name, name), os.O_RDONLY)
+        try:
+            return use(lambda offset, length: durable.pread(descriptor, offset, length))
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class RemoteDirectory:
+    """A directory on an fsspec file system; ``name`` is a path that this file system understands."""
+
+    name: str
+    filesystem: Any
+
+    def list(self) -> dict[str, int]:
+        """Names and sizes, from one listing, never a cached one."""
+        self.filesystem.invalidate_cache()
+        entries = self.filesystem.ls(self.name, detail=True)
+        return {
+            entry["name"].rstrip("/").rpartition("/")[2]: int(entry["size"])
+            for entry in entries
+            if entry["type"] == "file" and entry.get("size") is not None
+        }
+
+    def read(self, name: str) -> bytes:
+        """Whole content."""
+        content: bytes = self.filesystem.cat_file(f"{self.name.rstrip('/')}/{name}")
+        return content
+
+    def pread(self, name: str, use: Callable[[Callable[[int, int], bytes]], Any]) -> Any:
+        """Call ``use`` with a reader."""
+        with self.filesystem.open(f"{self.name.rstrip('/')}/{name}", "rb") as file:
+
+            def read(offset: int, length: int) -> bytes:
+                file.seek(offset)
+                content: bytes = file.read(length)
+                return content
+
+            return use(read)
