@@ -1,0 +1,317 @@
+"""``python -m airflow_provider_rocksdb``, run as a child process against real databases and writers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rocksdict import DBPath, Options, Rdict
+
+from airflow_provider_rocksdb import __version__
+from airflow_provider_rocksdb.cli import storage
+from airflow_provider_rocksdb.core.errors import InvalidArgumentError
+
+ROOT = Path(__file__).parent.parent
+DEMO = ROOT / "example_dags" / "rocksdb_demo.py"
+COMMAND = [sys.executable, "-m", "airflow_provider_rocksdb"]
+
+
+def run(*arguments: object, env: dict[str, str] | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})}, check=False
+    )
+
+
+def run_json(*arguments: object, status: int = 0, env: dict[str, str] | None = None) -> dict[str, Any]:
+    done = run(*arguments, "--json", env=env)
+    assert done.returncode == status, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    return result
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the line on stderr that is the error; no traceback is above it."""
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def db_dir(tmp_path: Path) -> Path:
+    """Make a database whose process has died: one SST file, and a WAL with keys of its own."""
+    path = tmp_path / "db"
+    write = f"""if True:
+        import os
+        from rocksdict import Options, Rdict
+        database = Rdict({str(path)!r}, Options(raw_mode=True))
+        for number in range(1500):
+            if number == 1000:
+                database.flush()
+            database[b"%06d" % number] = b"value"
+        os._exit(0)
+    """
+    subprocess.run([sys.executable, "-c", write], check=True)
+    return path
+
+
+@pytest.fixture
+def live_db_dir(tmp_path: Path) -> Iterator[Path]:
+    """Make a database that another process goes on writing."""
+    path, acknowledged = tmp_path / "live", tmp_path / "acknowledged"
+    with subprocess.Popen([sys.executable, str(DEMO), str(path), str(acknowledged)]) as writer:
+        wait_for(lambda: acknowledged.exists() and acknowledged.stat().st_size == 8)
+        yield path
+        writer.kill()
+
+
+def wait_for(condition: Any, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def keys(directory: Path) -> int:
+    """Keys of a database directory, counted with every status checked; the directory is opened, so give a copy."""
+    database = Rdict(str(directory), Options(raw_mode=True))
+    iterator = database.iter()
+    iterator.seek_to_first()
+    count = 0
+    while iterator.valid():
+        count += 1
+        iterator.next()
+    iterator.status()
+    del iterator
+    database.close()
+    return count
+
+
+def listing(directory: Path) -> dict[str, tuple[int, int, int, int]]:
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        status = path.lstat()
+        found[str(path.relative_to(directory))] = (status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns)
+    return found
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("restore-everything",),
+        ("checkpoint", "db"),
+        ("checkpoint", "db", "there", "--mode", "sideways"),
+        ("checkpoint", "db", "there", "--timeout-seconds", "0"),
+        ("checkpoint", "db", "there", "--cf-path", "no equals sign"),
+        ("check", "db", "--level", "deep"),
+        ("backup", "db", "there", "--storage-option", "no equals sign"),
+        ("backup", "db", "there", "--max-bytes-per-second", "fast"),
+        ("backup", "db", "s3://user:secret@bucket/path"),
+        ("backup", "db", "simplecache::s3://bucket/path"),
+    ],
+)
+def test_usage_error(arguments: tuple[str, ...]) -> None:
+    """A wrong command line ends with status 2 and one line on stderr, nothing on stdout."""
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "error: " in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_version_and_help_need_no_arguments() -> None:
+    """--version and --help print to stdout and end with status 0."""
+    assert run("--version").stdout.strip() == __version__
+    text = " ".join(run("backup", "--help").stdout.split())
+    assert "exit status: 0 done or complete; 1 failed, incomplete or could not check; 2 usage; 3 corrupt" in text
+
+
+def test_checkpoint_of_a_stopped_database(db_dir: Path, tmp_path: Path) -> None:
+    """A live checkpoint of a stopped database holds all its keys, and leaves the database as it was."""
+    before = listing(db_dir)
+    result = run_json("checkpoint", db_dir, tmp_path / "checkpoint")
+    assert (result["state"], result["checkpoint_dir"]) == ("done", str(tmp_path / "checkpoint"))
+    assert listing(db_dir) == before
+    assert keys(tmp_path / "checkpoint") == 1500
+
+
+def test_checkpoint_of_a_running_database(live_db_dir: Path, tmp_path: Path) -> None:
+    """A live checkpoint holds at least what the writer had acknowledged before; the line says where it is."""
+    acknowledged = int.from_bytes((tmp_path / "acknowledged").read_bytes(), "little")
+    done = run("checkpoint", live_db_dir, tmp_path / "checkpoint")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"done: {tmp_path / 'checkpoint'}: ")
+    assert done.stdout.count("\n") == 1
+    assert keys(tmp_path / "checkpoint") >= acknowledged > 0
+
+
+def test_exclusive_checkpoint(db_dir: Path, live_db_dir: Path, tmp_path: Path) -> None:
+    """Mode exclusive flushes a stopped database and makes a checkpoint without WAL; an open one it refuses."""
+    result = run_json("checkpoint", db_dir, tmp_path / "checkpoint", "--mode", "exclusive")
+    assert (result["state"], result["mode"]) == ("done", "exclusive")
+    assert keys(tmp_path / "checkpoint") == 1500
+    refused = run("checkpoint", live_db_dir, tmp_path / "other", "--mode", "exclusive")
+    assert refused.returncode == 1
+    assert "live" in last_line(refused)
+    assert not (tmp_path / "other").exists()
+
+
+def test_checkpoint_replaces_only_when_told(db_dir: Path, tmp_path: Path) -> None:
+    """An existing checkpoint is an error that names it, until --replace is given."""
+    target = tmp_path / "checkpoint"
+    run_json("checkpoint", db_dir, target)
+    inode = target.stat().st_ino
+    refused = run("checkpoint", db_dir, target)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert str(target) in last_line(refused)
+    assert target.stat().st_ino == inode
+    run_json("checkpoint", db_dir, target, "--replace")
+    assert target.stat().st_ino != inode
+    assert keys(target) == 1500
+
+
+def test_checkpoint_failure_is_one_line(tmp_path: Path) -> None:
+    """A failure is one line on stderr and status 1; with --json stdout has its state and its error."""
+    missing = tmp_path / "two\nlines\x1b[31m"
+    done = run("checkpoint", missing, tmp_path / "checkpoint", "--json")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "\x1b" not in done.stderr
+    result = json.loads(done.stdout)
+    assert (result["state"], result["error_type"]) == ("failed", "NotFoundError")
+    assert str(missing) in result["error"]
+
+
+def test_checkpoint_inside_the_database_must_be_allowed(db_dir: Path) -> None:
+    """A checkpoint inside the DB directory is refused unless --allow-inside is given."""
+    assert run("checkpoint", db_dir, db_dir / "checkpoint").returncode == 1
+    run_json("checkpoint", db_dir, db_dir / "checkpoint", "--allow-inside")
+    assert keys(db_dir / "checkpoint") == 1500
+
+
+def test_checkpoint_of_a_damaged_wal(db_dir: Path, tmp_path: Path) -> None:
+    """Damage inside a WAL is copied as it is, reported in one line, and status 3."""
+    wal = flip_byte_in_wal(db_dir)
+    done = run("checkpoint", db_dir, tmp_path / "checkpoint", "--json")
+    assert done.returncode == 3
+    assert "damaged" in last_line(done)
+    result = json.loads(done.stdout)
+    assert result["state"] == "corrupt"
+    assert result["damage"]
+    assert (tmp_path / "checkpoint" / wal.name).stat().st_size == wal.stat().st_size
+
+
+def test_checkpoint_with_directories_elsewhere(tmp_path: Path) -> None:
+    """--wal-dir and --db-path, repeated in the order of the path ids, find a database's files in several places."""
+    options = Options(raw_mode=True)
+    options.set_write_buffer_size(64 * 1024)
+    options.set_wal_dir(str(tmp_path / "wal"))
+    options.set_db_paths([DBPath(str(tmp_path / "first"), 1), DBPath(str(tmp_path / "second"), 1 << 40)])
+    database = Rdict(str(tmp_path / "db"), options)
+    for number in range(4000):
+        database[b"%06d" % (number * 7 % 4000)] = os.urandom(400)
+    wait_for(lambda: list((tmp_path / "second").glob("*.sst")))  # a compaction puts them there
+    database[b"in the WAL"] = b"value"
+    refused = run("checkpoint", tmp_path / "db", tmp_path / "refused")
+    assert (refused.returncode, "db_path" in last_line(refused)) == (1, True)
+    paths = ["--wal-dir", tmp_path / "wal", "--db-path", tmp_path / "first", "--db-path", tmp_path / "second"]
+    run_json("checkpoint", tmp_path / "db", tmp_path / "checkpoint", *paths)
+    database.close()
+    assert keys(tmp_path / "checkpoint") == 4001
+
+
+def flip_byte_in_wal(directory: Path) -> Path:
+    """Damage a record in the middle of the only WAL."""
+    (wal,) = directory.glob("*.log")
+    data = bytearray(wal.read_bytes())
+    data[len(data) // 2] ^= 1
+    wal.write_bytes(data)
+    return wal
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("text", "text"),
+        ("true", True),
+        ("2022", 2022),
+        ('"2022"', "2022"),
+        ("0022", "0022"),
+        ("NaN", "NaN"),
+        ('{"endpoint_url": "http://127.0.0.1:1"}', {"endpoint_url": "http://127.0.0.1:1"}),
+        ("{", "{"),
+        ("", ""),
+        ("[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_storage_option_values(text: str, value: Any) -> None:
+    """A storage option's value is JSON where it is JSON, else the text itself."""
+    assert storage.decode_value(text) == value
+
+
+def test_storage_options_have_an_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file goes before the environment, and the command line before both."""
+    file = tmp_path / "options.json"
+    file.write_text('{"b": "file", "c": "file"}')
+    monkeypatch.setenv(storage.ENVIRONMENT_VARIABLE, '{"a": "environment", "b": "environment", "c": "environment"}')
+    options = storage.read_storage_options([("c", "command line")], str(file))
+    assert options == {"a": "environment", "b": "file", "c": "command line"}
+
+
+@pytest.mark.parametrize("content", ["not JSON: s3cret", '["s3cret"]', '{"key": "s3cret"', "\udcff"])
+def test_bad_storage_options_are_not_repeated(tmp_path: Path, content: str) -> None:
+    """A storage options file that is no JSON object is refused, and the message does not repeat what is in it."""
+    file = tmp_path / "options.json"
+    file.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(InvalidArgumentError, match=r"options\.json: expected a JSON object") as caught:
+        storage.read_storage_options([], str(file))
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://key:secret@bucket/path",
+        "s3://key:sec/ret@bucket/path",
+        "s3://key:sec/r",
+        "sftp://user@host/path",
+        "sftp://user:secret@host:22/path",
+        "simplecache::s3://bucket/path",
+        "zip://a.zip::s3://bucket/path",
+    ],
+)
+def test_unsafe_urls(url: str) -> None:
+    """A URL with a user, a password or a chain of file systems is refused without repeating the password."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        storage.refuse_unsafe_url(url)
+    assert "secret" not in str(caught.value)
+    assert "sec/r" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["/a/path::with@signs", "s3://bucket/a@b:c", "sftp://host:2022/path", "sftp://[::1]:2022/path", "memory://a"]
+)
+def test_safe_urls(url: str) -> None:
+    """Ports, IPv6 addresses, and signs in a path are no user and no chain."""
+    storage.refuse_unsafe_url(url)
+
+
+def test_secrets_are_masked_at_every_depth() -> None:
+    """Values of storage options are taken out of a failure's text; addresses, flags and short values stay."""
+    options = {
+        "key": "AKIA",
+        "anon": False,
+        "n": 12,
+        "client_kwargs": {"endpoint_url": "http://here", "token": "tok/en"},
+    }
+    value = {"error": "AKIA at http://here: tok/en is False 12", "problems": ["AKIA"]}
+    masked = storage.mask_secrets(value, options)
+    assert masked == {"error": "*** at http://here: *** is False 12", "problems": ["***"]}
