@@ -14,7 +14,9 @@ from airflow_provider_rocksdb.core import durable
 class Directory(Protocol):
     """What a check needs of a directory. Every method raises OSError (FileNotFoundError…) as the file system does."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Where it is, for messages."""
 
     def list(self) -> dict[str, int]:
         """Names of the files in it, with their sizes in bytes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from airflow_provider_rocksdb.core import durable
@@ -100,6 +100,12 @@ def take_snapshot(manifest: str, end: int, version: Version, paths: DatabasePath
     )
 
 
+def newest_options(names: Iterable[str]) -> str | None:
+    """Name of the OPTIONS file with the highest number; None where there is none."""
+    parsed = [(parse_file_name(name), name) for name in names]
+    return max(((p.number, name) for p, name in parsed if p and p.type is FileType.OPTIONS), default=(0, None))[1]
+
+
 def read_small_file(path: str) -> bytes:
     """Content of a small file.
 
@@ -143,11 +149,9 @@ class LiveDatabase:
         :raises CorruptionError: when it is not an OPTIONS file.
         """
         while True:
-            names = [(parse_file_name(name), name) for name in os.listdir(self.db_dir)]
-            numbered = [(parsed.number, name) for parsed, name in names if parsed and parsed.type is FileType.OPTIONS]
-            if not numbered:
+            name = newest_options(os.listdir(self.db_dir))
+            if name is None:
                 return "", None
-            name = max(numbered)[1]
             with contextlib.suppress(FileNotFoundError):  # replaced by a newer one meanwhile
                 options = OptionsFile(read_small_file(os.path.join(self.db_dir, name)), f"{self.db_dir}/{name}")
                 if "true" in options.family_options("enable_blob_direct_write"):

@@ -158,6 +158,11 @@ class ManifestReader:
         """
         return self._log.reason if self._log.stop is Stop.BAD else None
 
+    @property
+    def is_torn(self) -> bool:
+        """Whether half a record, or half an atomic group, stands behind ``end``."""
+        return self._log.stop is Stop.TRUNCATED or self.end < self._log.offset
+
     def read(self, pread: Pread, size: int) -> None:
         """Apply what has come since the last call, up to ``size``.
 

@@ -1,0 +1,223 @@
+"""Opening a database with rocksdict: the one module that imports it.
+
+Run as a program with a scratch directory, it reads every block and prints ``{"state": …, "reason": …}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from airflow_provider_rocksdb.core import durable
+from airflow_provider_rocksdb.core.checkpoint import Checkpoint, CheckpointFile, building
+from airflow_provider_rocksdb.core.errors import BusyError, NotSupportedError, RocksDBError
+from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
+from airflow_provider_rocksdb.core.live_database import MovedOn, Snapshot, open_live_database, read_small_file
+from airflow_provider_rocksdb.core.paths import DatabasePaths
+
+CONFIG_NAME = "rocksdict-config.json"
+
+_NOT_DAMAGE = re.compile(
+    "unknown|unsupported|not supported|newer version|merge.?operator|comparator|not compressed", re.IGNORECASE
+)
+
+
+def create_exclusive_checkpoint(
+    paths: DatabasePaths,
+    checkpoint_dir: str,
+    *,
+    database: Any = None,
+    replace: bool = False,
+    force: bool = False,
+    allow_inside: bool = False,
+    run: Mapping[str, str] | None = None,
+) -> Checkpoint:
+    """Create a checkpoint of a database whose owner is stopped, or whose owner is the caller.
+
+    Opens it read-write with its own options, flushes, and calls RocksDB's blocking ``CreateCheckpoint``. The result has
+    no WAL.
+
+    :param database: an ``Rdict`` that the caller's program already has open; it is used, and stays open.
+    :raises BusyError: when another process has the database open; names its pid.
+    :raises NotSupportedError: when rocksdict cannot open this database, or RocksDB cannot checkpoint it.
+    :raises NotFoundError, NotADatabaseError, ExistsError, InvalidArgumentError: as in mode "live".
+    """
+    started = time.monotonic()
+    with durable.named_errors():
+        with open_live_database(paths) as source:
+            place = DatabasePaths(paths.db_dir, source.wal_dir, paths.db_paths, paths.cf_paths)
+        with building(checkpoint_dir, place, replace=replace, force=force, allow_inside=allow_inside) as work:
+            with contextlib.ExitStack() as stack:
+                opened = database if database is not None else stack.enter_context(_open(place))
+                _create_checkpoint(opened, work.path("db"), paths.db_dir)
+            snapshot, changes = _adopt(work.directory, paths.db_dir)
+            work.current = read_small_file(work.path("CURRENT"))
+            files = [
+                _describe(work.directory, name)
+                for name in sorted(os.listdir(work.directory))
+                if name != "checkpoint.json"
+            ]
+            os.unlink(work.path("CURRENT"))
+            work.checkpoint = Checkpoint(
+                checkpoint_dir=os.path.abspath(checkpoint_dir),
+                mode="exclusive",
+                source=place.to_dict(),
+                db_id=snapshot.db_id,
+                sequence_number=snapshot.last_sequence,
+                manifest=snapshot.manifest,
+                files=tuple(files),
+                wals=tuple(_wal_numbers(files)),
+                options_changes=changes,
+                seconds=round(time.monotonic() - started, 3),
+                run=dict(run or {}),
+            )
+    return work.checkpoint
+
+
+@contextlib.contextmanager
+def _open(paths: DatabasePaths) -> Iterator[Any]:
+    """Open a stopped database read-write with its own options, leaving rocksdict's own file as it was."""
+    import rocksdict
+
+    owner = durable.lock_owner(os.path.join(paths.db_dir, "LOCK"))
+    if owner is not None:
+        raise BusyError(
+            f"{paths.db_dir}: process {owner or '(not visible here)'} has it open (LOCK); stop it, or use mode "
+            "'live', which checkpoints a database while another process writes it"
+        )
+    config = os.path.join(paths.db_dir, CONFIG_NAME)
+    before = read_small_file(config) if os.path.exists(config) else None
+    try:
+        options, families = rocksdict.Options.load_latest(paths.db_dir)
+        options.set_wal_dir(paths.wal_dir or paths.db_dir)
+        if paths.db_paths:
+            options.set_db_paths([rocksdict.DBPath(path, 0) for path in paths.db_paths])
+        database = rocksdict.Rdict(paths.db_dir, options, families)
+    except Exception as error:  # noqa: BLE001 -- rocksdict raises plain Exception
+        raise NotSupportedError(
+            f"{paths.db_dir}: rocksdict cannot open it: {error}; use mode 'live', which opens nothing"
+        ) from None
+    finally:
+        _restore_config(config, before)
+    try:
+        yield database
+    finally:
+        database.close()
+        _restore_config(config, before)
+
+
+def _restore_config(path: str, before: bytes | None) -> None:
+    """Undo rocksdict's rewriting of its file: it would change how the owner's program decodes its own database."""
+    if before is None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    elif read_small_file(path) != before:
+        durable.write_file(path, before)
+
+
+def _create_checkpoint(database: Any, target: str, db_dir: str) -> None:
+    import rocksdict
+
+    try:
+        database.flush()
+        rocksdict.Checkpoint(database).create_checkpoint(target)
+    except Exception as error:  # noqa: BLE001 -- rocksdict raises plain Exception
+        raise NotSupportedError(
+            f"{db_dir}: RocksDB cannot checkpoint it: {error}; mode 'live' handles db_paths and cf_paths, too"
+        ) from None
+
+
+def _adopt(directory: str, db_dir: str) -> tuple[Snapshot, dict[str, object]]:
+    """Move RocksDB's checkpoint up into our directory, with OPTIONS for a copy and rocksdict's own file."""
+    made = os.path.join(directory, "db")
+    with open_live_database(DatabasePaths(made, wal_dir=made)) as copy:
+        try:
+            snapshot = copy.read_version()
+        except MovedOn as moved:
+            raise RocksDBError(f"{made}: RocksDB made a checkpoint that cannot be read: {moved}") from None
+        changes: dict[str, object] = {}
+        if copy.options is not None:
+            content, changes = copy.options.for_copy(snapshot.column_families)
+            durable.write_file(os.path.join(made, copy.options_name), content)
+    config = os.path.join(db_dir, CONFIG_NAME)
+    if os.path.exists(config):
+        durable.create_file(os.path.join(directory, CONFIG_NAME), read_small_file(config))
+    for name in os.listdir(made):
+        os.rename(os.path.join(made, name), os.path.join(directory, name))
+    os.rmdir(made)
+    return snapshot, changes
+
+
+def _describe(directory: str, name: str) -> CheckpointFile:
+    status = os.stat(os.path.join(directory, name))
+    return CheckpointFile(name, status.st_size, "link" if status.st_nlink > 1 else "written")
+
+
+def _wal_numbers(files: list[CheckpointFile]) -> list[int]:
+    parsed = [parse_file_name(file.name) for file in files]
+    return sorted(name.number for name in parsed if name and name.type is FileType.WAL)
+
+
+def read_all_blocks(directory: str) -> tuple[str, str]:
+    """Read every key and value of every column family; returns a state by its value, and the reason.
+
+    Never asks for a decoded value: in rocksdict's own mode that would unpickle what an untrusted backup holds.
+    """
+    import rocksdict
+
+    try:
+        names = rocksdict.Rdict.list_cf(directory)
+    except Exception as error:  # noqa: BLE001 -- rocksdict raises plain Exception
+        return _judge(error)
+    try:
+        try:
+            options, families = rocksdict.Options.load_latest(directory)
+        except Exception:  # noqa: BLE001 -- no OPTIONS, or options of another version: RocksDB's defaults read most databases
+            options = rocksdict.Options(raw_mode=_is_raw(directory))
+            families = {name: options for name in names if name != "default"}
+        database = rocksdict.Rdict(directory, options, families, access_type=rocksdict.AccessType.read_only())
+    except Exception as error:  # noqa: BLE001 -- rocksdict raises plain Exception
+        return _judge(error)
+    for name in names:
+        family = database if name == "default" else database.get_column_family(name)
+        read_options = rocksdict.ReadOptions()
+        read_options.set_verify_checksums(True)
+        iterator = family.iter(read_options)
+        iterator.seek_to_first()
+        while iterator.valid():
+            iterator.next()
+        try:
+            iterator.status()
+        except Exception as error:  # noqa: BLE001 -- rocksdict raises plain Exception
+            state, reason = _judge(error)
+            return state, f"column family {name!r}: {reason}"
+    return "complete", ""
+
+
+def _is_raw(directory: str) -> bool:
+    """Whether a database is to be opened raw: always, unless rocksdict's own file says otherwise."""
+    try:
+        config = json.loads(read_small_file(os.path.join(directory, CONFIG_NAME)))
+        return bool(config["raw_mode"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return True
+
+
+def _judge(error: Exception) -> tuple[str, str]:
+    """Tell damage from what this RocksDB merely cannot read."""
+    text = str(error)
+    is_damage = text.startswith("Corruption") and not _NOT_DAMAGE.search(text)
+    return ("corrupt" if is_damage else "could_not_check"), text
+
+
+if __name__ == "__main__":
+    found, why = read_all_blocks(sys.argv[1])
+    sys.stdout.write(json.dumps({"state": found, "reason": why}) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # nothing that RocksDB does on its way out may change the answer
