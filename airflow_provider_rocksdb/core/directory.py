@@ -6,9 +6,12 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from airflow_provider_rocksdb.core import durable
+from airflow_provider_rocksdb.core.format.log_format import Pread
+
+_T = TypeVar("_T")
 
 
 class Directory(Protocol):
@@ -24,7 +27,7 @@ class Directory(Protocol):
     def read(self, name: str) -> bytes:
         """Whole content of a small file."""
 
-    def pread(self, name: str, use: Callable[[Callable[[int, int], bytes]], Any]) -> Any:
+    def pread(self, name: str, use: Callable[[Pread], _T]) -> _T:
         """Call ``use`` with a function that reads ``(offset, length)`` of a file."""
 
 
@@ -52,7 +55,7 @@ class LocalDirectory:
         with open(os.path.join(self.name, name), "rb") as file:
             return file.read()
 
-    def pread(self, name: str, use: Callable[[Callable[[int, int], bytes]], Any]) -> Any:
+    def pread(self, name: str, use: Callable[[Pread], _T]) -> _T:
         """Call ``use`` with a reader."""
         descriptor = os.open(os.path.join(self.name, name), os.O_RDONLY)
         try:
@@ -83,7 +86,7 @@ class RemoteDirectory:
         content: bytes = self.filesystem.cat_file(f"{self.name.rstrip('/')}/{name}")
         return content
 
-    def pread(self, name: str, use: Callable[[Callable[[int, int], bytes]], Any]) -> Any:
+    def pread(self, name: str, use: Callable[[Pread], _T]) -> _T:
         """Call ``use`` with a reader."""
         with self.filesystem.open(f"{self.name.rstrip('/')}/{name}", "rb") as file:
 

@@ -47,7 +47,7 @@ class WalContent:
     damage: str | None
 
 
-def read_wal(number: int, pread: Pread, size: int) -> WalContent:
+def read_wal(number: int, size: int, pread: Pread) -> WalContent:
     """Read a whole WAL, every CRC checked. Damage is told, not raised: the caller decides."""
     reader = LogReader(wal_file_name(number), number)
     records = 0
@@ -75,7 +75,7 @@ def read_wal_file(number: int, path: str) -> WalContent:
     """Read a whole local WAL."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        return read_wal(number, functools.partial(durable.pread, file.fileno()), size)
+        return read_wal(number, size, functools.partial(durable.pread, file.fileno()))
 
 
 def find_gap(wals: list[WalContent]) -> str | None:
