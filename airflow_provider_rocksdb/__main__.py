@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with show_progress():
             outcome = COMMANDS[arguments.command](arguments, stop)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a command ends with one line, whatever happened
-        outcome = _failure(error)
+        outcome = _failure(error, arguments.command)
     _report(outcome, arguments)
     return EXIT_STATUS[outcome.state]
 
@@ -55,7 +55,7 @@ def _stop_on_signal() -> threading.Event:
     return stop
 
 
-def _failure(error: BaseException) -> Outcome:
+def _failure(error: BaseException, command: str) -> Outcome:
     known = isinstance(error, RocksDBError | OSError)
     line = str(error) if known and str(error) else f"{type(error).__name__}: {error}"
     details = {"error": line, "error_type": type(error).__name__}
@@ -64,7 +64,7 @@ def _failure(error: BaseException) -> Outcome:
             return Outcome("corrupt", line, details)
         case IncompleteError():
             return Outcome("incomplete", line, details)
-        case CouldNotCheckError():
+        case _ if command == "check" or isinstance(error, CouldNotCheckError):
             return Outcome("could_not_check", line, details)
         case _:
             return Outcome("failed", line, details)

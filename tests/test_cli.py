@@ -111,9 +111,11 @@ def listing(directory: Path) -> dict[str, tuple[int, int, int, int]]:
         ("checkpoint", "db", "there", "--mode", "sideways"),
         ("checkpoint", "db", "there", "--timeout-seconds", "0"),
         ("checkpoint", "db", "there", "--cf-path", "no equals sign"),
+        ("checkpoint", "db", "there", "--mode", "exclusive", "--allow-copy"),
         ("check", "db", "--level", "deep"),
         ("backup", "db", "there", "--storage-option", "no equals sign"),
         ("backup", "db", "there", "--max-bytes-per-second", "fast"),
+        ("backup", "db", "there", "--no-checkpoint", "--wal-dir", "wal"),
         ("backup", "db", "s3://user:secret@bucket/path"),
         ("backup", "db", "simplecache::s3://bucket/path"),
     ],
@@ -226,6 +228,40 @@ def test_checkpoint_with_directories_elsewhere(tmp_path: Path) -> None:
     run_json("checkpoint", tmp_path / "db", tmp_path / "checkpoint", *paths)
     database.close()
     assert keys(tmp_path / "checkpoint") == 4001
+
+
+@pytest.mark.parametrize("level", ["files", "checksums", "blocks"])
+def test_check_complete(db_dir: Path, tmp_path: Path, level: str) -> None:
+    """A whole checkpoint is complete at every level: status 0, and a line that says what was looked at."""
+    run_json("checkpoint", db_dir, tmp_path / "checkpoint")
+    result = run_json("check", tmp_path / "checkpoint", "--level", level)
+    assert (result["state"], result["level"], result["wals"]) == ("complete", level, "checkpoint.json")
+    done = run("check", f"file://{tmp_path}/checkpoint", "--level", "checksums")
+    assert (done.returncode, done.stdout.startswith(f"complete: file://{tmp_path}/checkpoint: ")) == (0, True)
+
+
+def test_check_incomplete(db_dir: Path) -> None:
+    """A database without one of its SST files is incomplete: status 1, and the line names the file."""
+    (sst,) = db_dir.glob("*.sst")
+    sst.unlink()
+    done = run("check", db_dir)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert last_line(done).startswith("check: incomplete: ")
+    assert sst.name in last_line(done)
+
+
+def test_check_corrupt(db_dir: Path) -> None:
+    """A damaged WAL record is corrupt at level checksums: status 3, state in the JSON."""
+    flip_byte_in_wal(db_dir)
+    assert run_json("check", db_dir)["state"] == "complete"
+    assert run_json("check", db_dir, "--level", "checksums", status=3)["state"] == "corrupt"
+
+
+def test_check_could_not_look(tmp_path: Path) -> None:
+    """A directory that is not there, or no file system to look at it, is never a success."""
+    assert run_json("check", tmp_path / "nothing", status=1)["state"] == "incomplete"
+    unknown = run_json("check", "unheard-of://bucket/path", status=1)
+    assert (unknown["state"], "unheard-of" in unknown["error"]) == ("could_not_check", True)
 
 
 def flip_byte_in_wal(directory: Path) -> Path:

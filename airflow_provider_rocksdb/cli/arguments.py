@@ -43,6 +43,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     elsewhere = arguments.wal_dir or arguments.db_path or arguments.cf_path
     if elsewhere and arguments.command == "backup" and arguments.no_checkpoint:
         parser.error("--no-checkpoint uploads one directory: it goes with no --wal-dir, --db-path or --cf-path")
+    if arguments.command == "checkpoint" and arguments.mode == "exclusive" and arguments.allow_copy:
+        parser.error("--allow-copy goes with --mode live: RocksDB decides itself what it links")
     return arguments
 
 

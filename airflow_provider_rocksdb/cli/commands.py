@@ -36,7 +36,9 @@ def checkpoint(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
     if arguments.mode == "exclusive":
         from airflow_provider_rocksdb.core.database import create_exclusive_checkpoint
 
-        made = create_exclusive_checkpoint(paths, arguments.checkpoint_dir, replace=arguments.replace)
+        made = create_exclusive_checkpoint(
+            paths, arguments.checkpoint_dir, replace=arguments.replace, allow_inside=arguments.allow_inside
+        )
     else:
         from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 
@@ -73,7 +75,8 @@ def check(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
         timeout_seconds=arguments.timeout_seconds,
         stop=stop,
     )
-    return Outcome(str(result.state), f"{arguments.directory}: {result.reason}", result.to_dict())
+    found = f"{arguments.directory}: {result.file_count} files, {result.total_bytes} bytes, WALs: {result.wals}"
+    return Outcome(str(result.state), result.reason or found, result.to_dict())
 
 
 def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
