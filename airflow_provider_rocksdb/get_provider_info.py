@@ -1,0 +1,94 @@
+"""What Airflow must know of this provider before it imports any of it: plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_INTEGRATION = "RocksDB"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata, as Airflow's ``provider_info.schema.json`` describes it."""
+    return {
+        "package-name": "airflow-provider-rocksdb",
+        "name": "RocksDB",
+        "description": "Scheduled, verified, incremental backups of a live `RocksDB <https://rocksdb.org/>`__ database.",
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://rocksdb.org/",
+                "tags": ["software"],
+            }
+        ],
+        "hooks": [_modules("hooks.rocksdb")],
+        "operators": [_modules("operators.rocksdb")],
+        "sensors": [_modules("sensors.rocksdb")],
+        "triggers": [_modules("triggers.rocksdb")],
+        "transfers": [
+            {
+                "source-integration-name": _INTEGRATION,
+                "target-integration-name": "Common IO",
+                "python-module": "airflow_provider_rocksdb.transfers.rocksdb_to_fsspec",
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "rocksdb",
+                "hook-class-name": "airflow_provider_rocksdb.hooks.rocksdb.RocksDBHook",
+                "hook-name": "RocksDB",
+                "conn-fields": {
+                    name: {"label": label, "description": description, "schema": {"type": ["string", "null"]}}
+                    for name, (label, description, _) in CONNECTION_FIELDS.items()
+                },
+                "ui-field-behaviour": {
+                    "hidden-fields": list(HIDDEN_FIELDS),
+                    "relabeling": {},
+                    "placeholders": {name: example for name, (_, _, example) in CONNECTION_FIELDS.items()},
+                },
+            }
+        ],
+    }
+
+
+HIDDEN_FIELDS = ("host", "schema", "login", "password", "port", "extra")
+
+# Keys of the connection's extra, and nothing else is read from it: label, description, example.
+CONNECTION_FIELDS: dict[str, tuple[str, str, str]] = {
+    "db_dir": (
+        "DB directory",
+        "Directory in which the database's CURRENT file lies, as the workers see it.",
+        "/var/lib/service/db",
+    ),
+    "wal_dir": (
+        "WAL directory",
+        "RocksDB's wal_dir, where it is not what the database's OPTIONS file says.",
+        "/var/lib/service/wal",
+    ),
+    "db_paths": (
+        "Further data directories",
+        "RocksDB's db_paths, all of them, in their order, separated by commas.",
+        "/fast/db,/large/db",
+    ),
+    "cf_paths": (
+        "Directories by column family",
+        "RocksDB's cf_paths: a JSON object of column family name to list of directories.",
+        '{"archive": ["/large/archive"]}',
+    ),
+    "backup_dir": (
+        "Backup repository",
+        "Path or URL of the backup repository.",
+        "s3://backups/service",
+    ),
+    "storage_conn_id": (
+        "Connection of the storage",
+        "Airflow connection with the credentials for the backup repository.",
+        "aws_default",
+    ),
+}
+
+
+def _modules(*names: str) -> dict[str, Any]:
+    return {
+        "integration-name": _INTEGRATION,
+        "python-modules": [f"airflow_provider_rocksdb.{name}" for name in names],
+    }
