@@ -12,7 +12,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-rocksdb",
         "name": "RocksDB",
-        "description": "Scheduled, verified, incremental backups of a live `RocksDB <https://rocksdb.org/>`__ database.",
+        "description": "Backups of live `RocksDB <https://rocksdb.org/>`__ databases, scheduled and incremental.",
         "integrations": [
             {
                 "integration-name": _INTEGRATION,

@@ -1,0 +1,1 @@
+"""Connection to a database and to the storage of its backups."""

@@ -1,0 +1,235 @@
+"""A connection of type ``rocksdb``: where a database lies, and where its backups go."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+from airflow_provider_rocksdb.core.errors import InvalidArgumentError, RocksDBError
+from airflow_provider_rocksdb.core.paths import DatabasePaths
+from airflow_provider_rocksdb.get_provider_info import CONNECTION_FIELDS, HIDDEN_FIELDS
+
+if TYPE_CHECKING:
+    import threading
+
+    from fsspec import AbstractFileSystem
+
+    from airflow_provider_rocksdb.core.checkpoint import Checkpoint
+
+Mode = Literal["live", "exclusive"]
+
+
+class RocksDBHook(BaseHook):
+    """Where a database and its backups are; makes checkpoints of it.
+
+    :param rocksdb_conn_id: the connection. That named ``rocksdb_default`` need not exist when nothing is asked of it.
+    :param database: an ``Rdict`` that the caller's own program has open, for checkpoints in mode ``exclusive``.
+    """
+
+    conn_name_attr = "rocksdb_conn_id"
+    default_conn_name = "rocksdb_default"
+    conn_type = "rocksdb"
+    hook_name = "RocksDB"
+
+    def __init__(self, rocksdb_conn_id: str = default_conn_name, database: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rocksdb_conn_id = rocksdb_conn_id
+        self.database = database
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the connection form's fields, for Airflow versions that do not read them from the metadata."""
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+        from wtforms import StringField
+
+        return {
+            name: StringField(label, description=description, widget=BS3TextFieldWidget())
+            for name, (label, description, _) in CONNECTION_FIELDS.items()
+        }
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return how the connection form looks, for the same versions."""
+        examples = {name: example for name, (_, _, example) in CONNECTION_FIELDS.items()}
+        return {"hidden_fields": list(HIDDEN_FIELDS), "relabeling": {}, "placeholders": examples}
+
+    def get_paths(
+        self,
+        *,
+        db_dir: str | None = None,
+        wal_dir: str | None = None,
+        db_paths: str | Sequence[str] | None = None,
+        cf_paths: str | Mapping[str, Sequence[str]] | None = None,
+    ) -> DatabasePaths:
+        """Return the database's directories: those given, else those of the connection.
+
+        With a ``db_dir`` given, the connection's other directories are not used: they may be another database's.
+
+        :raises InvalidArgumentError: when there is no DB directory, or a value has the wrong form.
+        """
+        settings = {} if db_dir else self._read_settings(required=True)
+        db_dir = db_dir or settings.get("db_dir")
+        if not db_dir:
+            raise InvalidArgumentError(
+                f"connection {self.rocksdb_conn_id!r} has no db_dir; name it there or to the task"
+            )
+        return DatabasePaths(
+            db_dir=db_dir,
+            wal_dir=wal_dir or settings.get("wal_dir") or None,
+            db_paths=_read_list("db_paths", db_paths or settings.get("db_paths") or ()),
+            cf_paths=_read_cf_paths(cf_paths or settings.get("cf_paths") or {}),
+        )
+
+    def get_backup_dir(self) -> str:
+        """Return the backup repository's path or URL.
+
+        :raises InvalidArgumentError: when the connection has none.
+        """
+        backup_dir = self._read_settings(required=True).get("backup_dir")
+        if not backup_dir:
+            raise InvalidArgumentError(
+                f"connection {self.rocksdb_conn_id!r} has no backup_dir; name it there or to the task"
+            )
+        return str(backup_dir)
+
+    def get_storage(
+        self,
+        backup_dir: str | None = None,
+        storage_conn_id: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> tuple[AbstractFileSystem, str]:
+        """Return the file system of the backup repository, and the path on it: by what is given, else the connection.
+
+        :raises InvalidArgumentError, AirflowNotFoundException: as :func:`.storage.resolve_storage`.
+        """
+        from airflow_provider_rocksdb.hooks.storage import is_url, resolve_storage
+
+        place = backup_dir or self.get_backup_dir()
+        if not storage_conn_id and not storage_options and is_url(place):
+            storage_conn_id = self._read_settings(required=False).get("storage_conn_id")
+        return resolve_storage(place, storage_conn_id or None, storage_options)
+
+    def create_checkpoint(
+        self,
+        checkpoint_dir: str,
+        *,
+        paths: DatabasePaths | None = None,
+        mode: Mode = "live",
+        replace: bool = False,
+        allow_copy: bool = False,
+        allow_inside: bool = False,
+        timeout_seconds: float = 300.0,
+        run: Mapping[str, str] | None = None,
+        stop: threading.Event | None = None,
+    ) -> Checkpoint:
+        """Create a checkpoint; parameters and errors as of ``create_live_checkpoint``, ``create_exclusive_checkpoint``.
+
+        :raises InvalidArgumentError: for an unknown mode.
+        """
+        paths = paths or self.get_paths()
+        if mode == "exclusive":
+            from airflow_provider_rocksdb.core.database import create_exclusive_checkpoint
+
+            return create_exclusive_checkpoint(
+                paths, checkpoint_dir, database=self.database, replace=replace, allow_inside=allow_inside, run=run
+            )
+        if mode != "live":
+            raise InvalidArgumentError(f"mode {mode!r}: expected 'live' or 'exclusive'")
+        from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
+
+        return create_live_checkpoint(
+            paths,
+            checkpoint_dir,
+            replace=replace,
+            allow_copy=allow_copy,
+            allow_inside=allow_inside,
+            timeout_seconds=timeout_seconds,
+            run=run,
+            stop=stop,
+        )
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Look at the database, without a lock and without opening it, and at the backup repository."""
+        try:
+            database = _describe_database(self.get_paths())
+        except (RocksDBError, AirflowNotFoundException, OSError) as error:
+            return False, str(error)
+        try:
+            return True, f"{database}; {self._describe_repository()}"
+        except Exception as error:  # noqa: BLE001 -- whatever a storage driver raises, the repository is not reachable
+            return False, f"{database}; the backup repository cannot be read: {type(error).__name__}: {error}"
+
+    def _describe_repository(self) -> str:
+        backup_dir = self._read_settings(required=True).get("backup_dir")
+        if not backup_dir:
+            return "no backup repository is named"
+        from airflow_provider_rocksdb.core.repository import list_backups
+
+        filesystem, root = self.get_storage()
+        backups = list_backups(filesystem, root)
+        return f"{backup_dir}: {_describe_backups(backups)}"
+
+    def _read_settings(self, *, required: bool) -> dict[str, Any]:
+        """Read the connection's extra.
+
+        :raises AirflowNotFoundException: when there is no such connection, unless it is the default and not required.
+        :raises InvalidArgumentError: when the extra has keys that mean nothing here.
+        """
+        try:
+            connection = self.get_connection(self.rocksdb_conn_id)
+        except AirflowNotFoundException:
+            if required or self.rocksdb_conn_id != self.default_conn_name:
+                raise
+            return {}
+        extra = {key.removeprefix("extra__rocksdb__"): value for key, value in connection.extra_dejson.items()}
+        unknown = sorted(set(extra) - set(CONNECTION_FIELDS))
+        if unknown:
+            raise InvalidArgumentError(
+                f"connection {self.rocksdb_conn_id!r}: unknown {', '.join(unknown)} in its extra; known are "
+                f"{', '.join(CONNECTION_FIELDS)}"
+            )
+        return extra
+
+
+def _read_list(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise InvalidArgumentError(f"{name}: expected a list of directories, got {value!r}")
+
+
+def _read_cf_paths(value: Any) -> dict[str, tuple[str, ...]]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise InvalidArgumentError(f"cf_paths: expected a JSON object, got {value!r}: {error}") from None
+    if not isinstance(value, Mapping):
+        raise InvalidArgumentError(f"cf_paths: expected an object of column family to directories, got {value!r}")
+    return {str(family): _read_list(f"cf_paths of {family!r}", paths) for family, paths in value.items()}
+
+
+def _describe_database(paths: DatabasePaths) -> str:
+    from airflow_provider_rocksdb.core.durable import lock_owner, named_errors
+    from airflow_provider_rocksdb.core.live_database import open_live_database
+
+    with named_errors(), open_live_database(paths) as database:
+        snapshot = database.read_version()
+    owner = lock_owner(os.path.join(paths.db_dir, "LOCK"))
+    state = "not open" if owner is None else f"open in process {owner or '(not visible here)'}"
+    families = sorted(os.fsdecode(name) for name in snapshot.column_families)
+    size = sum(file.size for file in snapshot.files.values())
+    return (
+        f"{paths.db_dir}: a RocksDB database, {state}, {len(snapshot.files)} SST and blob files with {size} bytes, "
+        f"column families {', '.join(families)}, last sequence number in the MANIFEST {snapshot.last_sequence}"
+    )
+
+
+def _describe_backups(backups: Any) -> str:
+    newest = max(backups, key=lambda backup: backup.backup_id, default=None)
+    return "no backup yet" if newest is None else f"{len(backups)} backups, the newest is {newest.backup_id}"

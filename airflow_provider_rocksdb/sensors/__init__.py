@@ -1,0 +1,1 @@
+"""Sensors that wait until something is whole."""

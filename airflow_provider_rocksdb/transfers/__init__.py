@@ -1,0 +1,1 @@
+"""Operators that move databases between a host and a storage."""

@@ -1,0 +1,1 @@
+"""Asynchronous halves of the sensors."""
