@@ -8,8 +8,10 @@ its name when it is whole and on disk. An unlocked ``.tmp`` with our record in i
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
@@ -115,23 +117,36 @@ def decode_checkpoint(data: bytes, where: str) -> Checkpoint:
         if values.pop("format") != _FORMAT:
             raise ValueError("unknown format")
         values["files"] = tuple(_decode_file(item) for item in values["files"])
-        values["wals"] = tuple(int(number) for number in values["wals"])
+        values["wals"] = tuple(_decode_number(number) for number in values["wals"])
         values["damage"] = tuple(str(item) for item in values["damage"])
+        values["manifest"] = _decode_name(values["manifest"])
         checkpoint = Checkpoint(**values)
-        if not isinstance(checkpoint.db_id, str) or not isinstance(checkpoint.sequence_number, int):
-            raise TypeError("db_id or sequence_number has the wrong type")
+        _decode_number(checkpoint.sequence_number)
+        for name in ("checkpoint_dir", "mode", "db_id", "hostname", "created"):
+            if not isinstance(values[name], str):
+                raise TypeError(f"{name} is {values[name]!r}")
+        for name in ("source", "options_changes", "run"):
+            if not isinstance(values[name], dict):
+                raise TypeError(f"{name} is {values[name]!r}")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptionError(f"{where}: not a record of a checkpoint: {type(error).__name__}: {error}") from None
     return checkpoint
 
 
+def _decode_name(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", value) or value in (".", ".."):
+        raise ValueError(f"{value!r} is not a file name")
+    return value
+
+
+def _decode_number(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a number of its kind")
+    return value
+
+
 def _decode_file(item: Mapping[str, Any]) -> CheckpointFile:
-    name, size = item["name"], item["size"]
-    if not isinstance(name, str) or os.path.basename(name) != name or name in ("", ".", ".."):
-        raise ValueError(f"{name!r} is not a file name")
-    if not isinstance(size, int) or size < 0:
-        raise ValueError(f"{name}: {size!r} is not a size")
-    return CheckpointFile(name, size, item["kind"])
+    return CheckpointFile(_decode_name(item["name"]), _decode_number(item["size"]), item["kind"])
 
 
 def read_checkpoint(checkpoint_dir: str) -> Checkpoint | None:
@@ -180,7 +195,7 @@ def building(
     parent = os.path.dirname(checkpoint_dir)
     os.makedirs(parent, mode=0o700, exist_ok=True)
     temporary = checkpoint_dir + ".tmp"
-    descriptor = _lock_temporary(temporary)
+    descriptor = _lock_temporary(temporary, force=force)
     try:
         work = Building(temporary)
         yield work
@@ -189,13 +204,14 @@ def building(
         durable.write_file(work.path(RECORD_NAME), work.checkpoint.to_json())
         durable.create_file(work.path("CURRENT"), work.current)
         os.fsync(descriptor)
-        _check_replaceable(checkpoint_dir, replace=replace, force=force)
-        if os.path.lexists(checkpoint_dir):
-            durable.exchange_directories(temporary, checkpoint_dir)
-            durable.fsync_directory(parent)
-            _remove_tree(temporary)
-        else:
-            os.rename(temporary, checkpoint_dir)
+        with _locked_old(checkpoint_dir):  # until it is gone: under the temporary name it would be another run's litter
+            _check_replaceable(checkpoint_dir, replace=replace, force=force)
+            if os.path.lexists(checkpoint_dir):
+                durable.exchange_directories(temporary, checkpoint_dir)
+                durable.fsync_directory(parent)
+                _remove_tree(temporary)
+            else:
+                os.rename(temporary, checkpoint_dir)
         durable.fsync_directory(parent)
     except BaseException:
         _remove_tree(temporary)
@@ -204,24 +220,47 @@ def building(
         os.close(descriptor)
 
 
-def _lock_temporary(temporary: str) -> int:
+def _lock_temporary(temporary: str, *, force: bool) -> int:
     """Create the temporary directory with an empty record in it, clear what a dead run left there, and lock it."""
     while True:
         with contextlib.suppress(FileExistsError):
             os.mkdir(temporary, 0o700)
+        if os.path.islink(temporary) or os.path.isfile(temporary):
+            raise ExistsError(f"{temporary}: is in the way, and is not a directory; move it away")
         try:
             descriptor = durable.lock_directory(temporary)
         except FileNotFoundError:
             continue
         try:
             if _is_same(descriptor, temporary):
-                _clear_litter(temporary)
+                _check_litter(temporary, force=force)
+                _empty(temporary)
                 durable.create_file(os.path.join(temporary, RECORD_NAME), b"")
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked_old(checkpoint_dir: str) -> Iterator[None]:
+    """Hold the flock of a checkpoint that is there, while it is replaced or deleted.
+
+    :raises BusyError: when another run is doing that.
+    """
+    while True:
+        try:
+            descriptor = durable.lock_directory(checkpoint_dir)
+        except FileNotFoundError:
+            yield
+            return
+        try:
+            if _is_same(descriptor, checkpoint_dir):
+                yield
+                return
+        finally:
+            os.close(descriptor)
 
 
 def _is_same(descriptor: int, path: str) -> bool:
@@ -233,16 +272,29 @@ def _is_same(descriptor: int, path: str) -> bool:
     return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
 
 
-def _clear_litter(temporary: str) -> None:
+def _check_litter(temporary: str, *, force: bool) -> None:
     names = os.listdir(temporary)
-    if names and (RECORD_NAME not in names or "LOCK" in names):
-        raise ExistsError(
-            f"{temporary}: is in the way, and is not what a run that died has left (no {RECORD_NAME}, or a database's "
-            "LOCK in it); move it away"
-        )
-    # the record goes last, so that a second death leaves litter that is still known as such
+    if not names or (RECORD_NAME in names and "LOCK" not in names):
+        return
+    if force:  # a foreign checkpoint that a run was replacing by force when it died
+        check_deletable(temporary, force=True)
+        return
+    raise ExistsError(
+        f"{temporary}: is in the way, and is not what a run that died has left (no {RECORD_NAME}, or a database's "
+        "LOCK in it); move it away"
+    )
+
+
+def _empty(directory: str) -> None:
+    """Remove what is in a directory, the record last: when this dies, too, the rest is still known as litter."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(directory, "LOCK"))
+    names = os.listdir(directory)
+    if names and RECORD_NAME not in names:
+        durable.create_file(os.path.join(directory, RECORD_NAME), b"")
+        names.append(RECORD_NAME)
     for name in sorted(names, key=lambda name: name == RECORD_NAME):
-        path = os.path.join(temporary, name)
+        path = os.path.join(directory, name)
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path)
         else:
@@ -250,7 +302,10 @@ def _clear_litter(temporary: str) -> None:
 
 
 def _remove_tree(directory: str) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
+    """Remove a directory as far as possible; what is left is known as litter."""
+    with contextlib.suppress(OSError):
+        _empty(directory)
+        os.rmdir(directory)
 
 
 def _check_place(checkpoint_dir: str, paths: DatabasePaths, *, allow_inside: bool) -> None:
@@ -334,19 +389,38 @@ def delete_checkpoint(checkpoint_dir: str, *, force: bool = False) -> bool:
     path = os.path.abspath(checkpoint_dir)
     temporary = path + ".tmp"
     found = False
-    if os.path.lexists(temporary):
-        descriptor = _lock_temporary(temporary)
-        found = True
-        _remove_tree(temporary)
-        os.close(descriptor)
-    if os.path.lexists(path):
-        check_deletable(path, force=force)
-        found = True
-        if read_checkpoint(path) is None:
-            durable.create_file(os.path.join(path, RECORD_NAME), b"")
-        os.rename(path, temporary)
-        shutil.rmtree(temporary)
+    with durable.named_errors():
+        if os.path.lexists(temporary):
+            descriptor = _lock_temporary(temporary, force=force)
+            found = True
+            _remove_tree(temporary)
+            os.close(descriptor)
+        if os.path.lexists(path):
+            check_deletable(path, force=force)
+            with _locked_old(path):
+                found = _delete(path, temporary, force=force) or found
     return found
+
+
+def _delete(path: str, temporary: str, *, force: bool) -> bool:
+    if not os.path.lexists(path):
+        return False
+    check_deletable(path, force=force)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(path, "LOCK"))
+    with contextlib.suppress(FileExistsError):
+        durable.create_file(os.path.join(path, RECORD_NAME), b"")
+    try:
+        os.rename(path, temporary)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise BusyError(
+            f"{temporary}: another run is building a checkpoint of that name; wait for it, or stop it"
+        ) from None
+    _empty(temporary)
+    os.rmdir(temporary)
+    return True
 
 
 def same_run(checkpoint_dir: str, run: Mapping[str, str]) -> bool:

@@ -63,6 +63,17 @@ def named_errors() -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Give errors of system calls that know only a descriptor the file's name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
+
+
 def fsync_directory(path: str) -> None:
     """Make the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -91,7 +102,7 @@ def create_file(path: str, data: bytes) -> None:
     :raises FileExistsError: when the name is taken.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    with _naming(path), os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(descriptor)
@@ -167,7 +178,7 @@ def copy_range(
     copied = 0
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
+        with _naming(target), os.fdopen(descriptor, "wb", buffering=0) as file:
             while copied < length:
                 if stop is not None and stop.is_set():
                     raise CancelledError(f"{target}: stopped after {copied} of {length} bytes")
@@ -231,7 +242,9 @@ def lock_directory(path: str) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise BusyError(f"{path}: locked, another run is building it; wait for it, or stop it") from None
+        raise BusyError(
+            f"{path}: locked, another run is building, replacing or deleting it; wait for it, or stop it"
+        ) from None
     except BaseException:
         os.close(descriptor)
         raise
