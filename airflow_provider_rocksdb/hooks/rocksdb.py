@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-from airflow_provider_rocksdb.core.errors import InvalidArgumentError, RocksDBError
+from airflow_provider_rocksdb.core.errors import CheckpointTimeoutError, InvalidArgumentError, RocksDBError
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.get_provider_info import CONNECTION_FIELDS, HIDDEN_FIELDS
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from airflow_provider_rocksdb.core.checkpoint import Checkpoint
 
 Mode = Literal["live", "exclusive"]
+
+_MOVING_TRIES = 10
 
 
 class RocksDBHook(BaseHook):
@@ -216,10 +219,16 @@ def _read_cf_paths(value: Any) -> dict[str, tuple[str, ...]]:
 
 def _describe_database(paths: DatabasePaths) -> str:
     from airflow_provider_rocksdb.core.durable import lock_owner, named_errors
-    from airflow_provider_rocksdb.core.live_database import open_live_database
+    from airflow_provider_rocksdb.core.live_database import MovedOn, open_live_database
 
+    snapshot = None
     with named_errors(), open_live_database(paths) as database:
-        snapshot = database.read_version()
+        for _ in range(_MOVING_TRIES):
+            with contextlib.suppress(MovedOn):
+                snapshot = database.read_version()
+                break
+    if snapshot is None:
+        raise CheckpointTimeoutError(f"{paths.db_dir}: moved on {_MOVING_TRIES} times while its MANIFEST was read")
     owner = lock_owner(os.path.join(paths.db_dir, "LOCK"))
     state = "not open" if owner is None else f"open in process {owner or '(not visible here)'}"
     families = sorted(os.fsdecode(name) for name in snapshot.column_families)

@@ -1,0 +1,152 @@
+"""An Airflow of the tests' own, and a database that a process of its own is writing.
+
+The environment is set when this file is read: before any test module here is, and so before Airflow is.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
+atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
+(AIRFLOW_HOME / "dags").mkdir()
+os.environ |= {
+    "AIRFLOW_HOME": str(AIRFLOW_HOME),
+    "AIRFLOW__CORE__DAGS_FOLDER": str(AIRFLOW_HOME / "dags"),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+}
+
+WRITER = """
+import sys
+from rocksdict import Options, Rdict, WriteBatch
+database = Rdict(sys.argv[1], Options(raw_mode=True))
+for number in range(1000):
+    database[b"%06d" % number] = b"value"
+database.flush()
+for number in range(1000, 1100):
+    database[b"%06d" % number] = b"in the WAL only"
+print("ready", flush=True)
+sys.stdin.read()
+database.close()
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def airflow_home() -> Path:
+    """Make Airflow's database, once."""
+    assert "airflow" not in sys.modules or os.environ["AIRFLOW_HOME"] == str(AIRFLOW_HOME)
+    command = [sys.executable, "-m", "airflow", "db", "migrate"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return AIRFLOW_HOME
+
+
+@contextlib.contextmanager
+def writing(db_dir: Path) -> Iterator[subprocess.Popen[str]]:
+    """Have a process that has a database open, with 1,000 keys in SST files and 100 more in the WAL."""
+    command = [sys.executable, "-c", WRITER, str(db_dir)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        yield writer
+        writer.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def live_db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Have a database that is open elsewhere for the whole session."""
+    db_dir = tmp_path_factory.mktemp("live") / "db"
+    with writing(db_dir):
+        yield db_dir
+
+
+@pytest.fixture
+def stopped_db(tmp_path: Path, live_db: Path) -> Path:
+    """Have a database that nobody has open."""
+    shutil.copytree(live_db, tmp_path / "db")
+    return tmp_path / "db"
+
+
+class Run:
+    """What a DAG run has left in Airflow's database."""
+
+    def __init__(self, dag_id: str, run_id: str, state: str, log: str) -> None:
+        self.dag_id, self.run_id, self.state, self.log = dag_id, run_id, state, log
+
+    @property
+    def states(self) -> dict[str, str]:
+        rows = self._select("SELECT task_id, state FROM task_instance WHERE dag_id = ? AND run_id = ?")
+        return dict(rows)
+
+    @property
+    def tries(self) -> dict[str, tuple[str, int]]:
+        rows = self._select("SELECT task_id, state, try_number FROM task_instance WHERE dag_id = ? AND run_id = ?")
+        return {task_id: (state, try_number) for task_id, state, try_number in rows}
+
+    def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        for task, index, name, value in self._select(
+            "SELECT task_id, map_index, key, value FROM xcom WHERE dag_id = ? AND run_id = ?"
+        ):
+            if (task, index, name) == (task_id, map_index, key):
+                value = json.loads(value)
+                return json.loads(value) if isinstance(value, str) and value[:1] in "{[" else value
+        return None
+
+    def _select(self, statement: str) -> list[tuple[Any, ...]]:
+        with contextlib.closing(sqlite3.connect(AIRFLOW_HOME / "airflow.db")) as connection:
+            return connection.execute(statement, (self.dag_id, self.run_id)).fetchall()
+
+
+def dump_airflow_database() -> str:
+    """Everything that Airflow has stored, as text."""
+    with contextlib.closing(sqlite3.connect(AIRFLOW_HOME / "airflow.db")) as connection:
+        return "\n".join(connection.iterdump())
+
+
+@pytest.fixture
+def run_dag(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[DAG], Run]:
+    """Run a DAG in this process, to its end."""
+
+    def run(dag: DAG) -> Run:
+        _sync(dag)
+        capfd.readouterr()
+        caplog.clear()
+        dag_run = dag.test()
+        printed = capfd.readouterr()
+        return Run(dag.dag_id, dag_run.run_id, str(dag_run.state), printed.out + printed.err + caplog.text)
+
+    return run
+
+
+def _sync(dag: DAG) -> None:
+    """Tell Airflow of a DAG that is in no file of the DAGs folder."""
+    try:
+        from airflow.dag_processing.bundles.manager import DagBundlesManager
+    except ImportError:  # Airflow 2
+        return
+    try:
+        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    except ImportError:  # Airflow 3.1
+        from airflow.models.dagbag import DagBag, sync_bag_to_db
+    DagBundlesManager().sync_bundles_to_db()
+    bag = DagBag(dag_folder=AIRFLOW_HOME / "dags")
+    bag.bag_dag(dag)
+    sync_bag_to_db(bag, "dags-folder", None)
