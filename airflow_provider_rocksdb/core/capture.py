@@ -196,12 +196,7 @@ class WalCapture:
         """
         self.close()
         for number in sorted(paths, reverse=True):
-            path = paths[number]
-            try:
-                descriptor = os.open(path, os.O_RDONLY)
-            except FileNotFoundError:
-                path = os.path.join(os.path.dirname(path), ARCHIVE_DIR, wal_file_name(number))
-                descriptor = os.open(path, os.O_RDONLY)
+            path, descriptor = _open_wal(paths[number])
             _allow_descriptors(len(self._pinned) + _SPARE_DESCRIPTORS)
             self._pinned.append((number, path, descriptor, os.fstat(descriptor).st_size))
 
@@ -255,6 +250,18 @@ class WalCapture:
                 os.fsync(file.fileno())
             sizes[newest.number] = newest.end
         return [CheckpointFile(wal_file_name(number), size, "written") for number, size in sizes.items()]
+
+
+def _open_wal(path: str) -> tuple[str, int]:
+    """Open a WAL, also one that has moved into the archive meanwhile; return where it is and its descriptor."""
+    try:
+        return path, os.open(path, os.O_RDONLY)
+    except FileNotFoundError as error:
+        archived = os.path.join(os.path.dirname(path), ARCHIVE_DIR, os.path.basename(path))
+        try:
+            return archived, os.open(archived, os.O_RDONLY)
+        except FileNotFoundError:
+            raise error from None
 
 
 def _is_elsewhere(path: str, descriptor: int) -> bool:

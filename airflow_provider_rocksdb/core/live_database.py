@@ -136,6 +136,7 @@ class LiveDatabase:
         self._descriptor: int | None = None
         self._reader: ManifestReader | None = None
         self._seen = (0, b"")  # size and unread tail of the MANIFEST when it was last read
+        self._before: tuple[object, ...] = ()  # fingerprint when it was last about to be read
 
     def close(self) -> None:
         """Let go of the MANIFEST."""
@@ -210,6 +211,7 @@ class LiveDatabase:
         :raises MovedOn: when it is gone before it could be opened, or ends in what may be an append half seen.
         :raises CorruptionError: when it is damaged.
         """
+        self._before = self._fingerprint()
         name = self.read_current()
         if self._reader is None or self._reader.name != name:
             path = os.path.join(self.db_dir, name)
@@ -256,8 +258,11 @@ class LiveDatabase:
         )
 
     def stands_still(self) -> bool:
-        """Wait a second for the database to move on; True when it has not: what is missing now is not a race."""
-        before = self._fingerprint()
+        """Wait a second for the database to move on; True when it has not: what is missing now is not a race.
+
+        False at once when it has moved on since :meth:`read_version` began.
+        """
+        before = self._before
         deadline = time.monotonic() + STANDSTILL_SECONDS
         while time.monotonic() < deadline:
             if self._fingerprint() != before:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -83,12 +84,56 @@ def build(path: str, **settings: Any) -> Rdict:
     return database
 
 
+def edit_options(path: str, **settings: str) -> None:
+    """Set lines in the newest OPTIONS file of a database at rest."""
+    file = Path(path, max(name for name in os.listdir(path) if name.startswith("OPTIONS-")))
+    text = file.read_text()
+    for name, value in settings.items():
+        text, count = re.subn(rf"(?m)^  {name}=.*$", f"  {name}={value}", text)
+        if not count:
+            text = text.replace("[DBOptions]\n", f"[DBOptions]\n  {name}={value}\n")
+    file.write_text(text)
+
+
+def build_configured(path: str, **settings: str) -> Rdict:
+    """Open a new database with options that rocksdict cannot set, but reads from OPTIONS; see :func:`build`."""
+    Rdict(path, options()).close()
+    edit_options(path, **settings)
+    main, families = Options.load_latest(path)
+    database = Rdict(path, main, families)
+    put(database, 0, 1000)
+    database.flush()
+    put(database, 1000, 1500)
+    return database
+
+
+def build_two_wals(path: str) -> list[Rdict]:
+    """Open a new database: keys 0-499 of three families in an older WAL, 500-999 in the newest, none in an SST file.
+
+    Returns all its families, "default" first: one that nobody holds any more is flushed.
+    """
+    database = Rdict(path, options())
+    families = [database, *(database.create_column_family(name, options()) for name in ("a", "b", "flushed"))]
+    for family in families[:3]:
+        put(family, 0, 500)
+    put(families[3], 0, 1)
+    families[3].flush()
+    for family in families[:3]:
+        put(family, 500, 1000)
+    return families
+
+
 def build_stopped(path: str, **settings: Any) -> str:
     """Make the same database as a process that died has left it."""
-    database = build(path + ".building", **settings)
-    shutil.copytree(path + ".building", path, symlinks=True)
+    return stop(build(path + ".building", **settings), path)
+
+
+def stop(database: Rdict, path: str) -> str:
+    """Copy an idle database to ``path`` as if its process had died, and do away with the original."""
+    original = database.path()
+    shutil.copytree(original, path, symlinks=True)
     database.close()
-    shutil.rmtree(path + ".building")
+    shutil.rmtree(original)
     return path
 
 
@@ -171,6 +216,10 @@ def count_keys(directory: str, *, strict: bool = True, own_options: bool = False
 
 def _family(database: Rdict, name: str) -> Any:
     return database if name == "default" else database.get_column_family(name)
+
+
+def list_keys(family: Any) -> list[int]:
+    return [int(key) for key in family.keys()]  # noqa: SIM118 -- an Rdict cannot be iterated
 
 
 def _count(family: Any) -> int:
