@@ -22,7 +22,7 @@ class RocksDBCheckpointTrigger(BaseTrigger):
 
     The one event has ``checkpoint_dir``, ``state`` (``complete``, ``corrupt``, ``could_not_check``; ``incomplete``: the
     time is up; ``refused``: what is asked for is impossible), ``reason`` (one line) and ``result`` (what the check
-    found; None when there was no check).
+    found; None when something is wrong).
 
     :param checkpoint_dir: a path on the triggerer's host, or a URL.
     :param hostname: the host that made it, when known.
@@ -86,6 +86,7 @@ class RocksDBCheckpointTrigger(BaseTrigger):
         self._stop.set()
 
     async def _wait(self) -> tuple[str, str, dict[str, Any] | None]:
+        said = ""
         while True:
             result = await asyncio.to_thread(
                 check_checkpoint,
@@ -97,6 +98,9 @@ class RocksDBCheckpointTrigger(BaseTrigger):
             )
             left = self.end_time - time.time()
             if result.state.value != "incomplete" or left <= 0:
-                return result.state.value, result.reason, result.to_dict()
-            self.log.info("%s is not whole yet: %s", self.checkpoint_dir, result.reason)
+                found = None if result.reason else result.to_dict()  # thousands of files may be missing
+                return result.state.value, result.reason, found
+            if result.reason != said:
+                said = result.reason
+                self.log.info("%s is not whole yet: %s", self.checkpoint_dir, said)
             await asyncio.sleep(min(self.poke_interval, left))

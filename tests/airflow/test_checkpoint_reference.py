@@ -40,7 +40,7 @@ def test_nonsense(given: Any) -> None:
 
 def place(run_id: str, *, dag_id: str = "dag", map_index: int = -1, **options: Any) -> str:
     ti = SimpleNamespace(dag_id=dag_id, run_id=run_id, map_index=map_index)
-    return default_checkpoint_dir("/data/db", {"ti": ti}, **options)  # type: ignore[arg-type]
+    return default_checkpoint_dir("/data/db", {"ti": ti}, **options)
 
 
 def test_default_place() -> None:

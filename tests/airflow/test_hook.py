@@ -139,4 +139,4 @@ def test_open_database(stopped_db: Path, tmp_path: Path) -> None:
 def test_unknown_mode(tmp_path: Path, stopped_db: Path) -> None:
     """An unknown mode is refused."""
     with pytest.raises(InvalidArgumentError, match="expected 'live' or 'exclusive'"):
-        RocksDBHook().create_checkpoint(str(tmp_path / "ck"), paths=DatabasePaths(str(stopped_db)), mode="fast")  # type: ignore[arg-type]
+        RocksDBHook().create_checkpoint(str(tmp_path / "ck"), paths=DatabasePaths(str(stopped_db)), mode="fast")

@@ -175,7 +175,7 @@ def test_another_host(run_dag: RunDag, tmp_path: Path, mode: dict[str, Any]) -> 
 def test_unknown_level(run_dag: RunDag, checkpoint_dir: Path) -> None:
     """An unknown level fails at the first try and says which there are."""
     with DAG("level", schedule=None) as dag:
-        RocksDBCheckpointSensor(task_id="wait", checkpoint_dir=str(checkpoint_dir), level="all", retries=1)  # type: ignore[arg-type]
+        RocksDBCheckpointSensor(task_id="wait", checkpoint_dir=str(checkpoint_dir), level="all", retries=1)
     run = run_dag(dag)
     assert run.tries == {"wait": ("failed", 1)}
     assert "expected one of files, checksums, blocks" in run.log
