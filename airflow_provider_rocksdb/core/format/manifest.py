@@ -5,6 +5,9 @@ RocksDB: ``db/version_edit_handler.cc``, ``db/version_builder.cc``.
 Edits of an atomic group count only when the group is whole. A blob file leaves the Version without any record: it is
 live while it is not older than the oldest blob file that an SST of its column family refers to, and still holds a
 blob or is referred to (``VersionBuilder::SaveBlobFilesTo``).
+
+A MANIFEST is one only when it gives a log number, a next file number and a last sequence number
+(``VersionEditHandler::CheckIterationResult``); every MANIFEST that CURRENT has ever named does.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ class ColumnFamily:
 
     def live_blobs(self) -> list[BlobFile]:
         """Blob files that belong to the Version."""
-        referred = {table.oldest_blob_file_number for table in self.tables.values()} - {0}
+        referred = {table.oldest_blob_file_number for table in self.tables.values()} & self.blobs.keys()
         if not referred:
             return []
         oldest = min(referred)
@@ -56,6 +59,13 @@ class Version:
         self.min_log_number_to_keep: int | None = None
         self.wals: dict[int, int | None] = {}
         self.column_families = {0: ColumnFamily(0, DEFAULT_COLUMN_FAMILY)}
+        self._deleted_wals_below = 0
+        self._missing = {"log number", "next file number", "last sequence number"}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the edits so far say everything that RocksDB needs to open a database."""
+        return not self._missing
 
     @property
     def min_wal_number(self) -> int:
@@ -80,18 +90,23 @@ class Version:
         if family is None:
             raise CorruptionError(f"edit of column family {edit.column_family}, which does not exist")
         if edit.drops_column_family:
+            if not edit.column_family:
+                raise CorruptionError("the default column family is dropped")
             del self.column_families[edit.column_family]
         self._apply_files(family, edit)
         if edit.comparator is not None:
             family.comparator = edit.comparator
         if edit.log_number is not None:
             family.log_number = max(family.log_number, edit.log_number)
+            self._missing.discard("log number")
         if edit.db_id is not None:
             self.db_id = edit.db_id
         if edit.last_sequence is not None:
             self.last_sequence = edit.last_sequence
+            self._missing.discard("last sequence number")
         if edit.next_file_number is not None:
             self.next_file_number = edit.next_file_number
+            self._missing.discard("next file number")
         if edit.prev_log_number is not None:
             self.prev_log_number = edit.prev_log_number
         if edit.min_log_number_to_keep is not None:
@@ -105,7 +120,15 @@ class Version:
 
     @staticmethod
     def _apply_files(family: ColumnFamily, edit: VersionEdit) -> None:
-        tables = family.tables
+        tables, blobs = family.tables, family.blobs
+        for blob in edit.blob_files:
+            if blob.number in blobs:
+                raise CorruptionError(f"blob file {blob.number} of {family.name!r} is added twice")
+            blobs[blob.number] = blob
+        for number, count in edit.blob_garbage:
+            if number not in blobs:
+                raise CorruptionError(f"blob file {number} of {family.name!r} has garbage, but was never added")
+            blobs[number].garbage_count += count
         for level, number in edit.deleted_files:
             table = tables.pop(number, None)
             if table is None or table.level != level:
@@ -115,33 +138,32 @@ class Version:
             if table.number in tables:
                 raise CorruptionError(f"file {table.number} of {family.name!r} is added twice")
             tables[table.number] = table
-        for blob in edit.blob_files:
-            family.blobs[blob.number] = blob
-        for number, count in edit.blob_garbage:
-            if number in family.blobs:
-                family.blobs[number].garbage_count += count
 
     def _apply_wals(self, edit: VersionEdit) -> None:
+        """Follow ``WalSet``: a late record of a WAL that is already deleted does not bring it back."""
         for number, synced_size in edit.added_wals:
+            if number < self._deleted_wals_below:
+                continue
             known = self.wals.get(number)
-            if synced_size is None or known is None or synced_size > known:
-                self.wals[number] = synced_size if synced_size is not None else known
+            if number in self.wals and synced_size is None:
+                raise CorruptionError(f"WAL {number} is created twice")
+            self.wals[number] = max(known or 0, synced_size) if synced_size is not None else None
         if edit.deleted_wals_below is not None:
-            self.wals = {number: size for number, size in self.wals.items() if number >= edit.deleted_wals_below}
+            self._deleted_wals_below = max(self._deleted_wals_below, edit.deleted_wals_below)
+            self.wals = {number: size for number, size in self.wals.items() if number >= self._deleted_wals_below}
 
 
 class ManifestReader:
     """Read a MANIFEST, and read on when it has grown.
 
     ``version`` is the sum up to ``end``, the end of the last whole record and whole atomic group: a copy cut there is
-    a valid MANIFEST. ``offset`` is where the next bytes to be read begin.
+    a valid MANIFEST. ``end`` is 0 while there is none. A reader that has raised is not to be used again.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.version = Version()
         self.end = 0
-        self.edit_count = 0
         self._log = LogReader(name)
         self._group: list[VersionEdit] = []
 
@@ -176,8 +198,7 @@ class ManifestReader:
                     self.version.apply(edit)
             except (CorruptionError, NotSupportedError) as error:
                 raise type(error)(f"{self.name}: record at offset {record.offset}: {error}") from None
-            if edits:
-                self.edit_count += len(edits)
+            if edits and self.version.is_whole:
                 self.end = record.end
 
     def _collect(self, edit: VersionEdit) -> list[VersionEdit]:

@@ -25,7 +25,7 @@ A row of fields, each a varint32 tag and what the tag says; v: varint, s: length
 8193    db id                      s
 8194    blob file added (old)      as 400
 8195    blob file garbage (old)    as 401
-8196    WAL added (old)            v number, then v tag (1: v synced size, 2: end)
+8196    WAL added (old)            v number, then v tag (2: v synced size, 1: end)
 8197    WALs deleted (old)         v number: all below
 8199    WAL added                  s holding what 8196 has
 8200    WALs deleted               s holding what 8197 has
@@ -212,7 +212,7 @@ def _decode_field(tag: int, data: bytes, position: int, edit: VersionEdit) -> in
         _, position = decode_slice(data, position)
     elif tag == 1:
         value_bytes, position = decode_slice(data, position)
-        edit.comparator = value_bytes.decode("utf-8", "replace")
+        edit.comparator = value_bytes.decode("utf-8", "surrogateescape")
     elif tag == 201:
         edit.added_column_family, position = decode_slice(data, position)
     elif tag == 202:
@@ -303,10 +303,10 @@ def _decode_wal_field(tag: int, data: bytes, position: int, edit: VersionEdit) -
     synced_size = None
     while True:
         field, position = decode_varint32(data, position)
-        if field == 2:
+        if field == 1:
             edit.added_wals.append((number, synced_size))
             return position
-        if field != 1:
+        if field != 2:
             raise NotSupportedError(f"WAL {number}: unknown field {field} of a WAL addition")
         synced_size, position = decode_varint64(data, position)
 
