@@ -29,17 +29,17 @@ def other_file_system(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture(params=["btrfs", "xfs"])
-def reflinking(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def reflinking(request: pytest.FixtureRequest, public_path: Path) -> Iterator[str]:
     """Mount a file system that shares blocks between files."""
     make = shutil.which(f"mkfs.{request.param}", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if make is None or os.geteuid() != 0:
         pytest.skip(f"needs root and mkfs.{request.param}")
-    image = tmp_path / "image"
+    image = public_path / "image"
     with image.open("wb") as file:
         file.truncate(320 << 20)
     subprocess.run([make, "-q", str(image)], check=True, capture_output=True)
     try:
-        with mounted(tmp_path / "reflinking", "-o", "loop", str(image)) as place:
+        with mounted(public_path / "reflinking", "-o", "loop", str(image)) as place:
             yield place
     except subprocess.CalledProcessError as error:
         pytest.skip(f"cannot be mounted here: {error.stderr!r}")

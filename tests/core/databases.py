@@ -125,15 +125,15 @@ def build_two_wals(path: str) -> list[Rdict]:
 
 def build_stopped(path: str, **settings: Any) -> str:
     """Make the same database as a process that died has left it."""
-    return stop(build(path + ".building", **settings), path)
+    stop(build(path + ".building", **settings), path)
+    shutil.rmtree(path + ".building")
+    return path
 
 
 def stop(database: Rdict, path: str) -> str:
-    """Copy an idle database to ``path`` as if its process had died, and do away with the original."""
-    original = database.path()
-    shutil.copytree(original, path, symlinks=True)
+    """Copy an idle database to ``path`` as if its process had died, and close the original."""
+    shutil.copytree(database.path(), path, symlinks=True)
     database.close()
-    shutil.rmtree(original)
     return path
 
 
@@ -234,15 +234,13 @@ def _count(family: Any) -> int:
     return count
 
 
-def run_child(
-    code: str, *, uid: int | None = None, timeout: float = 60, **arguments: Any
-) -> subprocess.CompletedProcess[str]:
+def run_child(code: str, *, uid: int | None = None, **arguments: Any) -> subprocess.CompletedProcess[str]:
     """Run code in a child process with the core imported, ``arguments`` as a dict, perhaps as another user."""
     return subprocess.run(
         [sys.executable, "-c", _PRELUDE + code, json.dumps({"uid": uid, **arguments})],
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=60,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         cwd="/",
@@ -297,3 +295,23 @@ def mounted(place: Path, *arguments: str) -> Iterator[str]:
         yield str(place)
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True, capture_output=True)
+
+
+DYING = """
+def dies(action, number):
+    "Run an action in a fork that kills itself before its number-th change of the file system; False: it had fewer."
+    pid = os.fork()
+    if pid:
+        return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    left = [number]
+    def hook(event, details):
+        if event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate") or (
+            event == "open" and details[2] & (os.O_WRONLY | os.O_RDWR)
+        ):
+            left[0] -= 1
+            if left[0] < 0:
+                die()
+    sys.addaudithook(hook)
+    action()
+    os._exit(0)
+"""

@@ -35,7 +35,7 @@ from airflow_provider_rocksdb.core.errors import (
 )
 from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 from airflow_provider_rocksdb.core.paths import DatabasePaths
-from tests.core.databases import NOBODY, build, fingerprint, options, run_child, start_child
+from tests.core.databases import DYING, NOBODY, build, fingerprint, options, run_child, start_child
 
 RECORD = Checkpoint(
     checkpoint_dir="/data/db.checkpoints/1",
@@ -272,26 +272,6 @@ def test_delete_waits_for_no_lock(checkpoint_dir: str, suffix: str) -> None:
         assert fingerprint(checkpoint_dir) == before
         child.kill()
     assert delete_checkpoint(checkpoint_dir) is True
-
-
-DYING = """
-def dies(action, number):
-    "Run an action in a fork that kills itself before its number-th change of the file system."
-    pid = os.fork()
-    if pid:
-        return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-    left = [number]
-    def hook(event, details):
-        if event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate") or (
-            event == "open" and details[2] & (os.O_WRONLY | os.O_RDWR)
-        ):
-            left[0] -= 1
-            if left[0] < 0:
-                die()
-    sys.addaudithook(hook)
-    action()
-    os._exit(0)
-"""
 
 
 @pytest.mark.parametrize("kind", ["ours", "foreign"])
