@@ -9,8 +9,9 @@ r"""RocksDB's OPTIONS file, as far as a copy of the database needs it changed (R
     [TableOptions/BlockBasedTable "name"]
       block_size=4096
 
-Names and values are escaped: ``\\ \# \: \n \r`` (``EscapeOptionString``). Opening a database with its OPTIONS needs
-exactly the column families that its MANIFEST has.
+Lines end with a line feed; blanks around them and comments (from a ``#`` on that no backslash precedes) count for
+nothing. Names and values are escaped: ``\\ \# \: \n \r`` (``EscapeOptionString``). Of an option that stands there twice
+the first counts. Opening a database with its OPTIONS needs exactly the column families that its MANIFEST has.
 """
 
 from __future__ import annotations
@@ -20,11 +21,22 @@ from collections.abc import Mapping
 
 from airflow_provider_rocksdb.core.errors import CorruptionError
 
-_SECTION = re.compile(rb'\s*\[\s*([A-Za-z]+)(?:/[^"\]]*)?\s*(?:"(.*)")?\s*\]\s*(?:#.*)?')
-_STATEMENT = re.compile(rb"\s*([^=#\s]+)\s*=(.*)")
+_COMMENT = re.compile(rb"(?<!\\)#.*", re.DOTALL)
+_SECTION = re.compile(rb'\[\s*+([A-Za-z]++)(?:/[^"\]]*+|\s*+)(?:"(.*)"[^"\]]*+)?\]', re.DOTALL)
 _EMPTIED = (b"wal_dir", b"db_log_dir")
 _FAMILY_SECTIONS = (b"CFOptions", b"TableOptions")
 _UNESCAPE = {b"n": b"\n", b"r": b"\r"}
+
+
+def _strip(line: bytes) -> bytes:
+    """Return what counts of a line (``RocksDBOptionsParser::TrimAndRemoveComment``)."""
+    return _COMMENT.sub(b"", line).strip()
+
+
+def _statement(line: bytes) -> tuple[bytes, bytes]:
+    """Return name and value, as they stand there."""
+    name, _, value = _strip(line).partition(b"=")
+    return name.strip(), value.strip()
 
 
 def _unescape(data: bytes) -> bytes:
@@ -39,18 +51,22 @@ def _escape(data: bytes) -> bytes:
 class OptionsFile:
     """A parsed OPTIONS file that keeps every line as it was.
 
-    :raises CorruptionError: when it has no ``[DBOptions]`` section, so is cut or is not an OPTIONS file.
+    :raises CorruptionError: when it has no ``[DBOptions]`` or no ``[CFOptions "default"]`` section, so is cut or is not
+        an OPTIONS file (``RocksDBOptionsParser::ValidityCheck``).
     """
 
     def __init__(self, data: bytes, name: str = "OPTIONS") -> None:
         self._sections: list[tuple[bytes, bytes, list[bytes]]] = [(b"", b"", [])]
-        for line in data.splitlines(keepends=True):
-            match = _SECTION.fullmatch(line.rstrip(b"\r\n"))
+        for line in data.removesuffix(b"\n").split(b"\n"):
+            match = _SECTION.fullmatch(_strip(line))
             if match:
                 self._sections.append((match[1], _unescape(match[2] or b""), []))
             self._sections[-1][2].append(line)
-        if not any(title == b"DBOptions" for title, _, _ in self._sections):
-            raise CorruptionError(f"{name}: expected a [DBOptions] section, {len(data)} bytes hold none")
+        titles = {(title, argument) for title, argument, _ in self._sections}
+        for expected in ((b"DBOptions", b""), (b"CFOptions", b"default")):
+            if expected not in titles:
+                text = " ".join(part.decode() for part in expected).strip()
+                raise CorruptionError(f"{name}: expected a section [{text}], {len(data)} bytes hold none")
 
     @property
     def column_families(self) -> set[bytes]:
@@ -60,7 +76,7 @@ class OptionsFile:
     def db_option(self, option: str) -> str:
         """Value of an option of the whole database; empty where it is not set."""
         values = self._values(b"DBOptions", option.encode())
-        return values[-1] if values else ""
+        return values[0] if values else ""
 
     def family_options(self, option: str) -> list[str]:
         """Values of an option in all column families that set it."""
@@ -70,9 +86,9 @@ class OptionsFile:
         values = []
         for title, _, lines in self._sections:
             for line in lines if title == wanted else ():
-                match = _STATEMENT.fullmatch(line.strip())
-                if match and match[1] == option:
-                    values.append(_unescape(match[2].strip()).decode("utf-8", "surrogateescape"))
+                name, value = _statement(line)
+                if name == option:
+                    values.append(_unescape(value).decode("utf-8", "surrogateescape"))
         return values
 
     def for_copy(self, column_families: Mapping[bytes, str]) -> tuple[bytes, dict[str, object]]:
@@ -93,19 +109,19 @@ class OptionsFile:
                     removed.append(name.decode("utf-8", "backslashreplace"))
                 continue
             for line in lines:
-                match = _STATEMENT.fullmatch(line.strip())
-                if title == b"DBOptions" and match and match[1] in _EMPTIED and match[2].strip():
-                    changes[match[1].decode()] = _unescape(match[2].strip()).decode("utf-8", "backslashreplace")
-                    out.append(b"  " + match[1] + b"=\n")
+                option, value = _statement(line)
+                if title == b"DBOptions" and option in _EMPTIED and value:
+                    changes.setdefault(option.decode(), _unescape(value).decode("utf-8", "backslashreplace"))
+                    out.append(b"  " + option + b"=")
                 else:
                     out.append(line)
         added = []
         for name in sorted(set(column_families) - self.column_families):
             added.append(name.decode("utf-8", "backslashreplace"))
             comparator = _escape(column_families[name].encode("utf-8", "surrogateescape"))
-            out.append(b'\n[CFOptions "' + _escape(name) + b'"]\n  comparator=' + comparator + b"\n")
+            out += [b"", b'[CFOptions "' + _escape(name) + b'"]', b"  comparator=" + comparator]
         if removed:
             changes["removed_column_families"] = removed
         if added:
             changes["added_column_families"] = added
-        return b"".join(out), changes
+        return b"\n".join(out) + b"\n", changes
