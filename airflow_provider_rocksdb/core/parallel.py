@@ -1,0 +1,97 @@
+"""Do the same with many things in a few threads, and know of each that failed."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from airflow_provider_rocksdb.core.errors import CancelledError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_JOIN_SECONDS = 60.0
+
+
+@dataclass
+class Outcome(Generic[T, R]):
+    """Results by item, failures by item, and the number of items that were not begun."""
+
+    results: dict[T, R] = field(default_factory=dict)
+    failures: dict[T, Exception] = field(default_factory=dict)
+    not_begun: int = 0
+
+
+def run_parallel(
+    work: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    max_workers: int,
+    goes_on: Callable[[Outcome[T, R]], bool] = lambda _: True,
+    on_tick: Callable[[], None] = lambda: None,
+    tick_seconds: float = 5.0,
+    stop: threading.Event | None = None,
+) -> Outcome[T, R]:
+    """Call ``work`` with each item, in the order given, ``max_workers`` at a time; wait for all.
+
+    :param goes_on: asked after each failure whether to begin further items.
+    :param on_tick: called every ``tick_seconds`` in the calling thread.
+    :param stop: set it, and nothing more is begun; ``work`` looks at it itself.
+    :raises CancelledError: when ``stop`` was set.
+    """
+    run = _Run(work, items, goes_on, stop)
+    threads = [
+        threading.Thread(target=run.work_off, name=f"rocksdb-{number}", daemon=True)
+        for number in range(min(max_workers, len(run.waiting)))
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(tick_seconds)
+                if thread.is_alive():
+                    on_tick()
+    except BaseException:
+        run.ended.set()
+        for thread in threads:
+            thread.join(_JOIN_SECONDS)
+        raise
+    if stop is not None and stop.is_set():
+        raise CancelledError(f"stopped with {len(run.waiting)} of {run.total} not begun; nothing was committed")
+    run.outcome.not_begun = len(run.waiting)
+    return run.outcome
+
+
+class _Run(Generic[T, R]):
+    def __init__(
+        self,
+        work: Callable[[T], R],
+        items: Iterable[T],
+        goes_on: Callable[[Outcome[T, R]], bool],
+        stop: threading.Event | None,
+    ) -> None:
+        self.waiting = deque(items)
+        self.total = len(self.waiting)
+        self.outcome: Outcome[T, R] = Outcome()
+        self.ended = threading.Event()
+        self._work = work
+        self._goes_on = goes_on
+        self._stop = stop
+
+    def work_off(self) -> None:
+        """Take items and work on them until there are none, or the run has ended."""
+        while not self.ended.is_set() and not (self._stop is not None and self._stop.is_set()):
+            try:
+                item = self.waiting.popleft()
+            except IndexError:
+                return
+            try:
+                self.outcome.results[item] = self._work(item)
+            except Exception as error:  # noqa: BLE001 -- kept for the caller, who raises all of them together
+                self.outcome.failures[item] = error
+                if not self._goes_on(self.outcome):
+                    self.ended.set()

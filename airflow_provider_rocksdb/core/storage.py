@@ -1,0 +1,325 @@
+"""A directory on an fsspec file system, as a backup writes it: an object gets its name only when it is whole.
+
+========================  ==============================================================================
+file system               how a file gets its final name
+========================  ==============================================================================
+local                     temporary name in ``incoming/``, fsync, rename, fsync of the directory
+object stores, memory     at once: a store shows an object when its last byte is there, or not at all
+others that can rename    temporary name in ``incoming/``, then ``mv``
+others                    at once; what is left of a failed write is removed, and sizes are compared later
+========================  ==============================================================================
+
+``incoming/`` is a folder of its own in the root, which RocksDB's BackupEngine leaves alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import inspect
+import os
+import secrets
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from fsspec import AbstractFileSystem
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+from airflow_provider_rocksdb.core import durable
+from airflow_provider_rocksdb.core.errors import (
+    AccessError,
+    ExistsError,
+    InvalidArgumentError,
+    NoSpaceError,
+    NotFoundError,
+    RocksDBError,
+)
+
+INCOMING = "incoming"
+
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "memory"}
+_MAX_PARTS = 9000  # S3 allows 10,000
+_PART_BYTES = 8 * 1024 * 1024
+_NO_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_WRONG_USE = (ValueError, TypeError, ImportError)
+# what drivers raise when credentials are missing or wrong: none is a builtin's subclass
+_REFUSALS = {
+    "AuthenticationException",
+    "BadHostKeyException",
+    "ClientAuthenticationError",
+    "DefaultCredentialsError",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "RefreshError",
+}
+
+
+class Storage:
+    """The directory ``root`` on a file system. Paths given to its methods are relative to it.
+
+    Errors are those of the file system; :func:`translate_error` gives them this package's names.
+    """
+
+    def __init__(self, filesystem: AbstractFileSystem, root: str) -> None:
+        """Look at what the file system can do; nothing is read or written.
+
+        :raises InvalidArgumentError: for a file system that only coroutines can use.
+        """
+        root = filesystem._strip_protocol(root)
+        while isinstance(filesystem, DirFileSystem):
+            root = filesystem._join(root)
+            filesystem = filesystem.fs
+        if getattr(filesystem, "asynchronous", False):
+            raise InvalidArgumentError(f"{root}: the file system was made with asynchronous=True; make it without")
+        self.filesystem = filesystem
+        self.root = root.rstrip("/")
+        self._prefix = f"{self.root}/" if self.root or root.startswith("/") else ""
+        protocol = filesystem.protocol
+        self._protocols = {protocol} if isinstance(protocol, str) else set(protocol)
+        self.is_local = isinstance(filesystem, LocalFileSystem)
+        self._is_object_store = bool(self._protocols & _OBJECT_STORES)
+        can_rename = getattr(type(filesystem), "mv", None) is not AbstractFileSystem.mv
+        self.renames = self.is_local or (can_rename and not self._is_object_store)
+        self._own = threading.local()
+        self._own.filesystem = filesystem  # for this thread, which has brought it
+
+    @property
+    def url(self) -> str:
+        """Where it is, for messages and results."""
+        return (self.root or "/") if self.is_local else str(self.filesystem.unstrip_protocol(self.root or "/"))
+
+    def path(self, name: str) -> str:
+        """Path of a file or folder in it, on the file system."""
+        return self._prefix + name
+
+    def list(self, folder: str) -> dict[str, int | None]:
+        """Names in a folder with sizes in bytes, None for folders; empty when the folder is not there."""
+        filesystem, path = self.own_file_system(), self.path(folder)
+        filesystem.invalidate_cache()
+        try:
+            entries = filesystem.ls(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        found: dict[str, int | None] = {}
+        for entry in entries:
+            name = entry["name"].rstrip("/")
+            if name.strip("/") != path.strip("/"):  # the folder's own marker object
+                is_file = entry["type"] == "file" and entry.get("size") is not None
+                found[name.rpartition("/")[2]] = int(entry["size"]) if is_file else None
+        return found
+
+    def read(self, name: str) -> bytes:
+        """Whole content of a file; the caller knows that it is small."""
+        data: bytes = self.own_file_system().cat_file(self.path(name))
+        return data
+
+    def make_folders(self, folders: Iterable[str]) -> None:
+        """Create folders where the file system has such things."""
+        for folder in (*folders, *((INCOMING,) if self.renames else ())):
+            if self.is_local:
+                _make_local_folders(self.path(folder))
+            elif not self._is_object_store:
+                self.own_file_system().makedirs(self.path(folder), exist_ok=True)
+
+    def sync_folders(self, folders: Iterable[str]) -> None:
+        """Make the names in local folders durable."""
+        if self.is_local:
+            for folder in folders:
+                durable.fsync_directory(self.path(folder))
+
+    def temporary_name(self, name: str) -> str:
+        """Name under which a file is to be written before it gets its own."""
+        return f"{INCOMING}/{name.rpartition('/')[2]}.{secrets.token_hex(6)}" if self.renames else name
+
+    def own_file_system(self) -> AbstractFileSystem:
+        """Return the file system for the calling thread: asynchronous ones are shared, others are not thread-safe."""
+        if self.filesystem.async_impl or isinstance(self.filesystem, MemoryFileSystem):
+            return self.filesystem
+        if not hasattr(self._own, "filesystem"):
+            options = {**self.filesystem.storage_options, "skip_instance_cache": True}
+            self._own.filesystem = type(self.filesystem)(*self.filesystem.storage_args, **options)
+        return self._own.filesystem
+
+    def drop_file_system(self) -> None:
+        """Have the calling thread make itself a new file system: the connection of this one may be broken."""
+        if hasattr(self._own, "filesystem"):
+            del self._own.filesystem
+
+    @contextlib.contextmanager
+    def open_writer(self, name: str, size: int) -> Iterator[Any]:
+        """Open a file for writing; unless the block ends well, nothing stays of it.
+
+        Holds a few parts of 8 MiB in memory (larger ones for files above 70 GB).
+
+        :param size: of the file to be written, in bytes: parts must be large enough for it.
+        """
+        path = self.path(name)
+        if self.is_local:
+            with _open_local(path) as file:
+                yield file
+            return
+        filesystem = self.own_file_system()
+        if self._protocols & {"sftp", "ssh"}:
+            file = filesystem.open(path, "wb")
+            if hasattr(file, "set_pipelined"):
+                file.set_pipelined(True)
+        else:
+            file = filesystem.open(path, "wb", block_size=_part_bytes(size))
+        try:
+            yield file
+            file.close()
+        except BaseException:
+            _discard(file)
+            if not self._is_object_store or isinstance(filesystem, MemoryFileSystem):
+                with contextlib.suppress(Exception):
+                    filesystem.rm_file(path)
+            raise
+
+    def rename(self, temporary: str, name: str) -> None:
+        """Give a whole file its name, in place of a file that has it."""
+        source, target = self.path(temporary), self.path(name)
+        if self.is_local:
+            os.replace(source, target)
+            return
+        filesystem = self.own_file_system()
+        try:
+            filesystem.mv(source, target)
+        except Exception:
+            filesystem.invalidate_cache()
+            if not filesystem.exists(target):
+                raise
+            filesystem.rm_file(target)
+            filesystem.mv(source, target)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file, in place of one that is there."""
+        if self.is_local:
+            durable.write_file(self.path(name), data)
+        elif not self.renames:
+            self.own_file_system().pipe_file(self.path(name), data)
+        else:
+            temporary = self.temporary_name(name)
+            with self.open_writer(temporary, len(data)) as file:
+                file.write(data)
+            self.rename(temporary, name)
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write a small file unless its name is taken, as atomically as the file system can.
+
+        The caller reads it back: some stores ignore the condition, and others cannot express it.
+
+        :raises FileExistsError: when the name is taken.
+        """
+        filesystem, path = self.own_file_system(), self.path(name)
+        if self.is_local:
+            _create_local(path, data)
+            return
+        method = getattr(type(filesystem), "_pipe_file" if filesystem.async_impl else "pipe_file")
+        if self._is_object_store and "mode" in inspect.signature(method).parameters:
+            try:
+                filesystem.pipe_file(path, data, mode="create")
+            except (NotImplementedError, OSError) as error:
+                if not isinstance(error, NotImplementedError) and error.errno != errno.ENOSYS:
+                    raise
+            else:
+                return
+        filesystem.invalidate_cache()
+        if filesystem.exists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        self.write(name, data)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files as far as that is possible and allowed; folders that are empty then go too."""
+        filesystem, folders = self.own_file_system(), set()
+        with contextlib.suppress(Exception):
+            for name in names:
+                folders.add(name.rpartition("/")[0])
+                filesystem.rm_file(self.path(name))
+        for folder in () if self._is_object_store else folders:
+            with contextlib.suppress(Exception):
+                filesystem.rmdir(self.path(folder))
+
+
+def translate_error(error: BaseException, where: str) -> RocksDBError | None:
+    """Return this package's error for what a file system raised, or None for a failure that another try may mend."""
+    text = f"{where}: {type(error).__name__}: {error}"
+    if isinstance(error, RocksDBError):
+        return error
+    if isinstance(error, PermissionError) or any(kind.__name__ in _REFUSALS for kind in type(error).__mro__):
+        return AccessError(f"{text}; check the credentials, and what they allow")
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return NotFoundError(f"{text}; does the bucket or directory exist?")
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return NoSpaceError(f"{text}; free space there")
+    if isinstance(error, (NotImplementedError, IsADirectoryError, *_WRONG_USE)):
+        return InvalidArgumentError(f"{text}; the file system cannot do this as it is set up")
+    return None
+
+
+@contextlib.contextmanager
+def translating(where: str) -> Iterator[None]:
+    """Raise this package's error for a permanent one of the file system; let others through."""
+    try:
+        yield
+    except Exception as error:
+        named = translate_error(error, where)
+        if named is None or named is error:
+            raise
+        raise named from error
+
+
+def _part_bytes(size: int) -> int:
+    mebibytes = -(-size // _MAX_PARTS // 2**20)
+    return max(_PART_BYTES, mebibytes * 2**20)
+
+
+def _discard(file: Any) -> None:
+    """Close a half-written file without completing it: a buffered one would else upload what it has."""
+    if hasattr(file, "discard"):
+        with contextlib.suppress(Exception):
+            file.discard()
+        with contextlib.suppress(Exception):
+            file.closed = True
+    if not getattr(file, "closed", True):
+        with contextlib.suppress(Exception):
+            file.close()
+
+
+@contextlib.contextmanager
+def _open_local(path: str) -> Iterator[Any]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            yield file
+            os.fsync(descriptor)
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def _make_local_folders(path: str) -> None:
+    """Create a folder and its parents, each name durable."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent != path:
+        _make_local_folders(parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+        durable.fsync_directory(parent)
+
+
+def _create_local(path: str, data: bytes) -> None:
+    try:
+        durable.write_file(path, data, exclusive=True)
+    except ExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        durable.create_file(path, data)  # no hard links here: a name at once, and content that a reader checks
+        durable.fsync_directory(os.path.dirname(path))
