@@ -67,7 +67,7 @@ def read_wal(number: int, size: int, pread: Pread) -> WalContent:
                 following = max(following or 0, sequence + count)
     except CorruptionError as error:
         damage = str(error)
-    torn = reader.end < size and reader.stop is not Stop.ZEROS and not (reader.recyclable and reader.stop is Stop.OLD)
+    torn = reader.end < reader.offset or reader.stop in (Stop.TRUNCATED, Stop.BAD)
     return WalContent(number, size, reader.end, records, torn, bool(reader.recyclable), first, following, damage)
 
 
@@ -82,19 +82,22 @@ def find_gap(wals: list[WalContent]) -> str | None:
     """Say where a WAL ends in half a record although a later one goes on behind it; None: nowhere.
 
     RocksDB accepts a torn end inside the row only where the next WAL's first sequence number follows without a gap
-    (``DBImpl::RecoverLogFiles``, point-in-time recovery).
+    (``DBImpl::MaybeReviseStopReplayForCorruption``, point-in-time recovery), counted over all WALs before.
 
     :param wals: in the order of their numbers.
     """
     filled = [wal for wal in wals if wal.records or wal.torn]
+    expected: int | None = 0  # None: the records before cannot be read
     for wal, following in itertools.pairwise(filled):
-        if not wal.torn or wal.damage or wal.recyclable or following.first_sequence is None:
+        if wal.records:
+            expected = wal.next_sequence
+        if not wal.torn or wal.damage or wal.recyclable or expected is None or following.first_sequence is None:
             continue
-        if wal.next_sequence is None or following.first_sequence > wal.next_sequence:
+        if following.first_sequence > expected:
             return (
-                f"{wal_file_name(wal.number)}: damaged at offset {wal.end}: ends in half a record; expected sequence "
-                f"number {wal.next_sequence} to follow, but {wal_file_name(following.number)} begins at "
-                f"{following.first_sequence}"
+                f"{wal_file_name(wal.number)}: damaged at offset {wal.end}: ends in half a record; expected "
+                f"{f'sequence number {expected}' if expected else 'no record'} to follow, but "
+                f"{wal_file_name(following.number)} begins at {following.first_sequence}"
             )
     return None
 
