@@ -93,8 +93,8 @@ class Storage:
         return (self.root or "/") if self.is_local else str(self.filesystem.unstrip_protocol(self.root or "/"))
 
     def path(self, name: str) -> str:
-        """Path of a file or folder in it, on the file system."""
-        return self._prefix + name
+        """Path of a file or folder in it, on the file system; of itself, for an empty name."""
+        return self._prefix + name if name else self.root or self._prefix
 
     def list(self, folder: str) -> dict[str, int | None]:
         """Names in a folder with sizes in bytes, None for folders; empty when the folder is not there."""
@@ -239,9 +239,14 @@ class Storage:
             for name in names:
                 folders.add(name.rpartition("/")[0])
                 filesystem.rm_file(self.path(name))
-        for folder in () if self._is_object_store else folders:
+        for folder in folders:
+            self.remove_folder(folder)
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder if it is there and empty, as far as that is allowed."""
+        if not self._is_object_store:
             with contextlib.suppress(Exception):
-                filesystem.rmdir(self.path(folder))
+                self.own_file_system().rmdir(self.path(folder))
 
 
 def translate_error(error: BaseException, where: str) -> RocksDBError | None:
@@ -250,7 +255,7 @@ def translate_error(error: BaseException, where: str) -> RocksDBError | None:
     if isinstance(error, RocksDBError):
         return error
     if isinstance(error, PermissionError) or any(kind.__name__ in _REFUSALS for kind in type(error).__mro__):
-        return AccessError(f"{text}; check the credentials, and what they allow")
+        return AccessError(f"{text}; give this user, or these credentials, access")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return NotFoundError(f"{text}; does the bucket or directory exist?")
     if isinstance(error, OSError) and error.errno in _NO_SPACE:

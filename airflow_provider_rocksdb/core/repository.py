@@ -1,0 +1,314 @@
+"""Create a backup in RocksDB's BackupEngine directory, on any fsspec file system.
+
+In this order, so that a run that dies at any moment leaves no backup, and nothing that harms one:
+
+1. list what is there, read the newest meta: is the repository this database's?
+2. claim an id: ``private/<id>/claim.<random>``, then list that folder; anything else in it → the next id
+3. shared files that are not there with their size; then the backup's own files
+4. list again: every file that the meta will name must be there, with its size
+5. ``meta/<id>``, created exclusively and read back
+
+A shared file has its final name only when it is whole. So its being there with its size is all that the next backup, or
+the next try, needs to know; that is both the increment and the resume.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fsspec import AbstractFileSystem
+
+from airflow_provider_rocksdb import __version__
+from airflow_provider_rocksdb.core.errors import (
+    BusyError,
+    CorruptionError,
+    NotSupportedError,
+    RepositoryMismatchError,
+    TransferError,
+)
+from airflow_provider_rocksdb.core.format.backup_meta import BackupFile, BackupMeta, encode_backup_meta
+from airflow_provider_rocksdb.core.inventory import DatabaseFile, Inventory
+from airflow_provider_rocksdb.core.repository_files import find_checksums, is_shared, name_shared_files
+from airflow_provider_rocksdb.core.repository_layout import (
+    CLAIM_PREFIX,
+    META,
+    PRIVATE,
+    SHARED,
+    BackupRecord,
+    FileKey,
+    Source,
+    meta_name,
+    next_backup_id,
+    private_folder,
+    remembered_checksums,
+)
+from airflow_provider_rocksdb.core.repository_listing import (
+    BackupInfo,
+    ReadMeta,
+    list_backups,
+    list_metas,
+    read_meta,
+    read_source,
+)
+from airflow_provider_rocksdb.core.retry import check_stop, wait
+from airflow_provider_rocksdb.core.storage import Storage, translating
+from airflow_provider_rocksdb.core.transfer import (
+    DEFAULT_OPTIONS,
+    TransferOptions,
+    UploadItem,
+    upload_files,
+)
+
+__all__ = ["BackupInfo", "BackupResult", "create_backup", "list_backups"]
+
+_CLAIM_TRIES = 20
+_CLAIM_PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class BackupResult:
+    """A new backup. Sizes in bytes; ``uploaded`` counts all files sent but the meta, ``reused`` those already there."""
+
+    backup_id: int
+    backup_dir: str
+    db_id: str
+    sequence_number: int
+    file_count: int
+    total_bytes: int
+    uploaded_files: int
+    uploaded_bytes: int
+    reused_files: int
+    reused_bytes: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return asdict(self)
+
+
+def create_backup(
+    inventory: Inventory,
+    filesystem: AbstractFileSystem,
+    root: str,
+    *,
+    app_metadata: Mapping[str, Any] | None = None,
+    allow_other_source: bool = False,
+    options: TransferOptions = DEFAULT_OPTIONS,
+    stop: threading.Event | None = None,
+) -> BackupResult:
+    """Back up a checkpoint; stock RocksDB can restore it. What the repository already has is not sent again.
+
+    :param root: the backup repository's directory on ``filesystem``; created if it is missing, but never a bucket.
+    :param app_metadata: what to remember with the backup, beside what is known anyway: JSON-able values.
+    :param allow_other_source: accept a repository that belongs to another database, host or path, or is ahead of this.
+    :param stop: set it to stop; nothing is committed then.
+    :raises RepositoryMismatchError: when the repository is another database's, and that was not allowed.
+    :raises IncompleteError, CorruptionError: when the checkpoint is not what its inventory says, or a file is damaged.
+    :raises BusyError: when another run, or BackupEngine, took the id meanwhile.
+    :raises AccessError, NotFoundError, NoSpaceError, InvalidArgumentError, TransferError: when the storage fails.
+    :raises CancelledError: when ``stop`` was set.
+    """
+    storage = Storage(filesystem, root)
+    with translating(storage.url):
+        return _Backup(inventory, storage, options, stop).create(app_metadata or {}, allow_other_source)
+
+
+class _Backup:
+    """One call of :func:`create_backup`."""
+
+    def __init__(
+        self, inventory: Inventory, storage: Storage, options: TransferOptions, stop: threading.Event | None
+    ) -> None:
+        self.inventory = inventory
+        self.storage = storage
+        self.options = options
+        self.stop = stop
+        self.began = time.monotonic()
+        self.source = _read_source(inventory)
+        self.claim = secrets.token_hex(8)
+        self.backup_id = 0
+        self.newest: ReadMeta | None = None
+        self.present: dict[str, int | None] = {}  # shared files: path -> size
+        self.crcs: dict[str, int] = {}  # path -> CRC32C
+        self.written: list[str] = []  # what is this run's alone
+        self.uploaded: list[UploadItem] = []
+
+    def create(self, app_metadata: Mapping[str, Any], allow_other_source: bool) -> BackupResult:
+        self.newest = self._read_newest()
+        if self.newest is not None and not allow_other_source:
+            self._check_source(self.newest)
+        self._record(app_metadata, {}).encode()  # before anything is written
+        self.present = {f"{SHARED}/{name}": size for name, size in self._list(SHARED).items()}
+        try:
+            self._claim()
+            files = [file for file in self.inventory.files if is_shared(file)]
+            shared = name_shared_files(files, self._remembered(), self.options, self.stop)
+            own = [self._own_item(file) for file in self.inventory.files if not is_shared(file)]
+            extras = [self._own_item(file) for file in self.inventory.extras]
+            self._upload([item for item in shared.items if self.present.get(item.name) != item.size])
+            self._upload([*own, *extras])
+            reused = [item for item in shared.items if item.name not in self.crcs]
+            self.crcs |= find_checksums(reused, self.newest, self.options, self.stop)
+            self._check_present([*shared.items, *own, *extras])
+            meta = self._meta([*shared.items, *own], self._record(app_metadata, shared.mtimes_ns))
+            check_stop(self.stop)
+        except TransferError:
+            raise  # the storage does not answer: cleaning up would only take long
+        except BaseException:
+            self.storage.remove(self.written)
+            raise
+        self._commit(encode_backup_meta(meta))
+        self.storage.remove([self._claim_name()])
+        return self._result(meta)
+
+    def _list(self, folder: str) -> dict[str, int | None]:
+        return self.options.retry(
+            lambda: self.storage.list(folder), self.storage, f"{self.storage.url}/{folder}", self.stop
+        )
+
+    def _read_newest(self) -> ReadMeta | None:
+        """Read the newest meta that can be read; what cannot is left alone."""
+        sizes = list_metas(self.storage, self.options, self.stop)
+        for backup_id in sorted(sizes, reverse=True):
+            try:
+                return read_meta(self.storage, backup_id, sizes[backup_id], self.options, self.stop)
+            except (CorruptionError, NotSupportedError):
+                continue
+        return None
+
+    def _check_source(self, newest: ReadMeta) -> None:
+        found = read_source(self.storage, newest, self.options, self.stop)
+        problem = ""
+        if found.db_id and self.source.db_id and found.db_id != self.source.db_id:
+            problem = "belongs to another database"
+        elif found.hostname and (found.hostname, found.db_dir) != (self.source.hostname, self.source.db_dir):
+            problem = "was filled from another place, of which this may be a clone"
+        elif newest.meta.sequence_number > self.inventory.sequence_number:
+            problem = (
+                f"is ahead: its sequence number is {newest.meta.sequence_number}, this checkpoint's is "
+                f"{self.inventory.sequence_number}"
+            )
+        if problem:
+            raise RepositoryMismatchError(
+                f"{self.storage.url}: {problem}: backup {newest.backup_id} is of {found}, this is {self.source}; name "
+                "another repository, or allow it (allow_other_source)"
+            )
+
+    def _claim_name(self) -> str:
+        return f"{private_folder(self.backup_id)}/{CLAIM_PREFIX}{self.claim}"
+
+    def _claim(self) -> None:
+        """Find an id that nobody else uses; two runs that meet both give way, for random times."""
+        content = json.dumps({"hostname": socket.gethostname(), "pid": os.getpid()}).encode() + b"\n"
+        for _ in range(_CLAIM_TRIES):
+            check_stop(self.stop)
+            self.backup_id = next_backup_id([*self._list(META), *self._list(PRIVATE)])
+            folder, name = private_folder(self.backup_id), self._claim_name()
+            self.storage.make_folders((META, SHARED, folder))
+            self.options.retry(
+                lambda name=name: self.storage.write(name, content),  # type: ignore[misc]  # bound in this round
+                self.storage,
+                f"{self.storage.url}/{name}",
+                self.stop,
+            )
+            if set(self._list(folder)) == {CLAIM_PREFIX + self.claim}:
+                self.written.append(name)
+                return
+            self.storage.remove([name])
+            wait(random.uniform(0, _CLAIM_PAUSE_SECONDS), self.stop)  # noqa: S311 -- no secret
+        raise BusyError(f"{self.storage.url}: {_CLAIM_TRIES} times another run claimed the same backup id; try later")
+
+    def _remembered(self) -> Mapping[FileKey, int]:
+        newest = self.newest
+        if newest is None or newest.record is None or newest.record.source != self.source:
+            return {}
+        return remembered_checksums(newest.meta, newest.record)
+
+    def _own_item(self, file: DatabaseFile) -> UploadItem:
+        return UploadItem(file.path, f"{private_folder(self.backup_id)}/{file.name}", file.size, file.content)
+
+    def _upload(self, items: list[UploadItem]) -> None:
+        self.written += [item.name for item in items if item.name.startswith(f"{PRIVATE}/")]
+        self.crcs |= upload_files(items, self.storage, options=self.options, stop=self.stop).crc32c
+        self.uploaded += items
+
+    def _check_present(self, items: Iterable[UploadItem]) -> None:
+        """Compare the storage's own listing with everything that was sent or reused."""
+        folders = (SHARED, private_folder(self.backup_id))
+        self.storage.sync_folders(folders)
+        sizes = {f"{folder}/{name}": size for folder in folders for name, size in self._list(folder).items()}
+        wrong = [item for item in items if sizes.get(item.name) != item.size]
+        if wrong:
+            texts = [f"{item.name}: expected {item.size} bytes, got {sizes.get(item.name, 'none')}" for item in wrong]
+            more = f" and {len(texts) - 20} more" if len(texts) > 20 else ""
+            raise TransferError(
+                f"{self.storage.url}: {len(wrong)} files are not there as they were sent or found before; nothing was "
+                f"committed: {'; '.join(texts[:20])}{more}"
+            )
+
+    def _record(self, app_metadata: Mapping[str, Any], mtimes_ns: dict[int, int]) -> BackupRecord:
+        checkpoint = self.inventory.checkpoint
+        return BackupRecord(
+            provider_version=__version__,
+            source=self.source,
+            paths=dict(checkpoint.source) if checkpoint else {},
+            checkpoint_time=checkpoint.created if checkpoint else datetime.now(UTC).isoformat(timespec="milliseconds"),
+            checkpoint_mode=checkpoint.mode if checkpoint else "",
+            run={**(checkpoint.run if checkpoint else {}), **app_metadata},
+            claim=self.claim,
+            mtimes_ns=mtimes_ns,
+        )
+
+    def _meta(self, items: Iterable[UploadItem], record: BackupRecord) -> BackupMeta:
+        files = tuple(BackupFile(item.name, self.crcs[item.name], item.size) for item in items)
+        return BackupMeta(int(time.time()), self.inventory.sequence_number, record.encode(), files)
+
+    def _commit(self, data: bytes) -> None:
+        """Write the meta; after that, and only after that, there is a backup."""
+        name = meta_name(self.backup_id)
+        what = f"{self.storage.url}/{name}"
+        failure: Exception | None = None
+        try:
+            self.options.retry(lambda: self.storage.create(name, data), self.storage, what, self.stop)
+        except (FileExistsError, TransferError) as error:
+            failure = error  # perhaps it was written, and only the answer was lost
+        try:
+            found = self.options.retry(lambda: self.storage.read(name), self.storage, what)
+        except FileNotFoundError:
+            raise failure or TransferError(f"{what}: was written, and is not there") from failure
+        if found != data:
+            raise BusyError(f"{what}: another run, or BackupEngine, took this id meanwhile; try again") from failure
+
+    def _result(self, meta: BackupMeta) -> BackupResult:
+        uploaded = {item.name for item in self.uploaded}
+        reused = [file.size or 0 for file in meta.files if file.path not in uploaded]
+        return BackupResult(
+            backup_id=self.backup_id,
+            backup_dir=self.storage.url,
+            db_id=self.inventory.db_id,
+            sequence_number=self.inventory.sequence_number,
+            file_count=len(meta.files),
+            total_bytes=sum(file.size or 0 for file in meta.files),
+            uploaded_files=len(uploaded),
+            uploaded_bytes=sum(item.size for item in self.uploaded),
+            reused_files=len(reused),
+            reused_bytes=sum(reused),
+            seconds=round(time.monotonic() - self.began, 3),
+        )
+
+
+def _read_source(inventory: Inventory) -> Source:
+    checkpoint = inventory.checkpoint
+    if checkpoint is None:
+        return Source(inventory.db_id, socket.gethostname(), inventory.directory)
+    return Source(inventory.db_id, checkpoint.hostname, str(checkpoint.source.get("db_dir", "")))
