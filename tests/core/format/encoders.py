@@ -194,7 +194,12 @@ def in_atomic_group(remaining: int) -> bytes:
 
 
 def blob_file(
-    number: int, count: int, size: int, *custom: tuple[int, bytes], checksum: tuple[bytes, bytes] = (b"", b""), tag=400
+    number: int,
+    count: int,
+    size: int,
+    *custom: tuple[int, bytes],
+    checksum: tuple[bytes, bytes] = (b"", b""),
+    tag: int = 400,
 ) -> bytes:
     head = v(tag) + v(number) + v(count) + v(size) + s(checksum[0]) + s(checksum[1])
     return head + b"".join(v(field) + s(value) for field, value in custom) + v(0)
