@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
@@ -41,20 +40,6 @@ def incomplete(checkpoint_dir: Path) -> Path:
     return checkpoint_dir
 
 
-@pytest.fixture
-def soon() -> Iterator[Callable[[Callable[[], object]], None]]:
-    """Do something in half a second, while a sensor waits."""
-    threads = []
-
-    def start(action: Callable[[], object]) -> None:
-        threads.append(threading.Timer(0.5, action))
-        threads[-1].start()
-
-    yield start
-    for thread in threads:
-        thread.join()
-
-
 def corrupt(checkpoint_dir: Path) -> None:
     (manifest,) = checkpoint_dir.glob("MANIFEST-*")
     data = bytearray(manifest.read_bytes())
@@ -74,13 +59,25 @@ def test_complete(run_dag: RunDag, checkpoint_dir: Path, mode: dict[str, Any]) -
     assert (found["checkpoint_dir"], found["sequence_number"]) == (str(checkpoint_dir), 1100)
 
 
+class Waiting(RocksDBCheckpointSensor):
+    """A sensor during which something happens: after its first look, and once."""
+
+    meanwhile: ClassVar[list[Callable[[], object]]] = []
+
+    def poke(self, context: Any) -> Any:
+        found = super().poke(context)
+        while self.meanwhile:
+            self.meanwhile.pop()()
+        return found
+
+
 @mode
-def test_waits(run_dag: RunDag, incomplete: Path, soon: Any, mode: dict[str, Any]) -> None:
+def test_waits(run_dag: RunDag, incomplete: Path, mode: dict[str, Any]) -> None:
     """A missing file is waited for, and the log says which it is."""
     (sst,) = incomplete.parent.glob("*.sst")
-    soon(lambda: sst.rename(incomplete / sst.name))
+    Waiting.meanwhile.append(lambda: sst.rename(incomplete / sst.name))
     with DAG("waits", schedule=None) as dag:
-        RocksDBCheckpointSensor(task_id="wait", checkpoint_dir=str(incomplete), **HURRY, **mode)
+        Waiting(task_id="wait", checkpoint_dir=str(incomplete), **HURRY, **mode)
     run = run_dag(dag)
     assert run.state == "success"
     assert f"{incomplete} is not whole yet: {sst.name}: is missing" in run.log
@@ -123,13 +120,11 @@ def test_corrupt(run_dag: RunDag, checkpoint_dir: Path, mode: dict[str, Any], so
 
 @pytest.mark.parametrize("softness", ["soft_fail", "never_fail"])
 @mode
-def test_corrupt_later(run_dag: RunDag, incomplete: Path, soon: Any, mode: dict[str, Any], softness: str) -> None:
+def test_corrupt_later(run_dag: RunDag, incomplete: Path, mode: dict[str, Any], softness: str) -> None:
     """A checkpoint that turns out corrupt while it is waited for fails as well, also after a deferral."""
-    soon(lambda: corrupt(incomplete))
+    Waiting.meanwhile.append(lambda: corrupt(incomplete))
     with DAG("corrupt_later", schedule=None) as dag:
-        RocksDBCheckpointSensor(
-            task_id="wait", checkpoint_dir=str(incomplete), retries=2, **HURRY, **mode, **{softness: True}
-        )
+        Waiting(task_id="wait", checkpoint_dir=str(incomplete), retries=2, **HURRY, **mode, **{softness: True})
     run = run_dag(dag)
     assert run.tries == {"wait": ("failed", 1)}
     assert f"{incomplete} is corrupt: " in run.log
