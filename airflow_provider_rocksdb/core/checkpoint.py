@@ -30,6 +30,7 @@ from airflow_provider_rocksdb.core.errors import (
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 RECORD_NAME = "checkpoint.json"
+RECORD_END = b"\n}\n"  # by which a whole record is told from one still being copied
 _FORMAT = 1
 
 CopyKind = Literal["link", "reflink", "copy", "written"]

@@ -37,6 +37,14 @@ class LocalDirectory:
 
     name: str
 
+    def identity(self) -> object:
+        """Device and inode, by which a directory that was replaced is told; None when it cannot be seen."""
+        try:
+            status = os.stat(self.name)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
     def list(self) -> dict[str, int]:
         """Names and sizes."""
         sizes: dict[str, int] = {}
@@ -78,7 +86,7 @@ class RemoteDirectory:
         return {
             entry["name"].rstrip("/").rpartition("/")[2]: int(entry["size"])
             for entry in entries
-            if entry["type"] == "file" and entry.get("size") is not None
+            if (entry["type"] == "file" or entry.get("islink")) and entry.get("size") is not None
         }
 
     def read(self, name: str) -> bytes:

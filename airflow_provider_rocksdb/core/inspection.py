@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME, Checkpoint, decode_checkpoint
+from airflow_provider_rocksdb.core.checkpoint import RECORD_END, RECORD_NAME, Checkpoint, decode_checkpoint
 from airflow_provider_rocksdb.core.directory import Directory, LocalDirectory
 from airflow_provider_rocksdb.core.errors import (
     CancelledError,
@@ -56,6 +56,7 @@ class Inspection:
     problems: list[tuple[State, str]] = field(default_factory=list)
     wals: WalSource = "unknown"
     sizes: dict[str, int] = field(default_factory=dict)  # the directory's listing
+    identity: object = None  # of the local directory that was listed
     checkpoint: Checkpoint | None = None
     current: bytes = b""
     reader: ManifestReader | None = None
@@ -96,22 +97,34 @@ class Inspection:
 
     def inspect_files(self) -> bool:
         """Check everything that names and sizes tell; False when there is no MANIFEST to go by."""
+        if isinstance(self.place, LocalDirectory):
+            self.identity = self.place.identity()
         self.sizes = self.place.list()
         self._check_record()
         if not self._read_manifest():
             return False
+        if self.reader and isinstance(self.place, LocalDirectory):
+            # listed after the MANIFEST was read, a running database shows every file of that Version, or has moved on
+            self.sizes = {**self.place.list(), self.reader.name: self.sizes[self.reader.name]}
         self._check_files()
         self._check_wals()
         return True
 
     def has_moved(self) -> bool:
-        """Whether CURRENT or MANIFEST have changed since: a running database, to be looked at again."""
-        if not isinstance(self.place, LocalDirectory) or self.reader is None:
+        """Whether CURRENT, MANIFEST or the directory itself are others now: to be looked at again.
+
+        A running database moves on, and a checkpoint may be replaced.
+        """
+        if not isinstance(self.place, LocalDirectory):
             return False
+        if self.place.identity() != self.identity:
+            return True
         try:
             sizes, current = self.place.list(), self.place.read("CURRENT")
         except OSError:
-            return True
+            return self.reader is not None
+        if self.reader is None:
+            return sizes != self.sizes
         return current != self.current or sizes.get(self.reader.name) != self.sizes.get(self.reader.name)
 
     def pread(self, name: str, use: Callable[[Pread], _T]) -> _T:
@@ -136,8 +149,9 @@ class Inspection:
         if RECORD_NAME not in self.sizes:
             return
         data = self.place.read(RECORD_NAME)
-        if not data:
-            self.add(State.INCOMPLETE, f"{RECORD_NAME}: is empty: the checkpoint is still being built")
+        if not data.endswith(RECORD_END):
+            what = "ends in the middle" if data else "is empty: the checkpoint is still being built"
+            self.add(State.INCOMPLETE, f"{RECORD_NAME}: {what}")
             return
         checkpoint = decode_checkpoint(data, f"{self.place.name}/{RECORD_NAME}")
         if "LOCK" in self.sizes:
@@ -154,6 +168,10 @@ class Inspection:
             self.add(State.INCOMPLETE, "CURRENT: is missing: no RocksDB database, or not all of it is here yet")
             return False
         self.current = self.place.read("CURRENT")
+        expected = f"{self.checkpoint.manifest}\n".encode() if self.checkpoint else b""
+        if not self.current or (self.current != expected and expected.startswith(self.current)):
+            self.add(State.INCOMPLETE, f"CURRENT: ends in the middle: {self.current!r}")
+            return False
         name = decode_current(self.current)
         if name not in self.sizes:
             self.add(State.INCOMPLETE, f"{name}: is missing, CURRENT names it")

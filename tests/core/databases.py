@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rocksdict import DBRecoveryMode, Options, Rdict
+from rocksdict import BlockBasedOptions, DBPath, DBRecoveryMode, Options, Rdict
 
 from airflow_provider_rocksdb.core.format.manifest import ManifestReader, Version
 
@@ -121,6 +121,33 @@ def build_two_wals(path: str) -> list[Rdict]:
     for family in families[:3]:
         put(family, 500, 1000)
     return families
+
+
+def build_two_paths(place: str) -> Rdict:
+    """Open a new database ``db``: keys 0-3999 in ``slow``, 4000-4049 in ``fast``, 4050-4099 in the WAL."""
+    block = BlockBasedOptions()
+    block.set_format_version(5)
+    database = Rdict(
+        f"{place}/db",
+        options(
+            db_paths=[DBPath(f"{place}/fast", 60_000), DBPath(f"{place}/slow", 1 << 40)],
+            write_buffer_size=64 * 1024,
+            target_file_size_base=16 * 1024,
+            max_bytes_for_level_base=40_000,
+            disable_auto_compactions=True,
+            block_based_table_factory=block,
+        ),
+    )
+    for number in range(4000):
+        database[b"%06d" % number] = os.urandom(40)
+    database.flush()
+    database.compact_range(None, None)
+    put(database, 4000, 4050)
+    database.flush()
+    put(database, 4050, 4100)
+    assert names(f"{place}/fast", ".sst")
+    assert names(f"{place}/slow", ".sst")
+    return database
 
 
 def build_stopped(path: str, **settings: Any) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rocksdict import BlockBasedOptions, DBPath, Options, Rdict, SstFileWriter
+from rocksdict import BlockBasedOptions, Options, Rdict, SstFileWriter
 
 from airflow_provider_rocksdb.core import live_checkpoint
 from airflow_provider_rocksdb.core.checkpoint import Checkpoint, read_checkpoint
@@ -34,6 +34,7 @@ from tests.core.databases import (
     build,
     build_configured,
     build_stopped,
+    build_two_paths,
     build_two_wals,
     count_keys,
     edit_options,
@@ -302,31 +303,9 @@ def test_opening_the_checkpoint_leaves_the_owner_alone(tmp_path: Path, target: s
     crashed.close()
 
 
-def build_two_paths(tmp_path: Path) -> Rdict:
-    """Open a database with SST files in two directories."""
-    block = BlockBasedOptions()
-    block.set_format_version(5)
-    made = options(
-        db_paths=[DBPath(str(tmp_path / "fast"), 60_000), DBPath(str(tmp_path / "slow"), 1 << 40)],
-        write_buffer_size=64 * 1024,
-        target_file_size_base=16 * 1024,
-        max_bytes_for_level_base=32 * 1024,
-        block_based_table_factory=block,
-    )
-    database = Rdict(str(tmp_path / "db"), made)
-    for number in range(4000):
-        database[b"%06d" % number] = os.urandom(40)
-    database.flush()
-    database.compact_range(None, None)
-    for number in range(4000, 4100):
-        database[b"%06d" % number] = b"in the WAL"
-    assert names(str(tmp_path / "slow"), ".sst")
-    return database
-
-
 def test_two_paths_must_be_named(tmp_path: Path, target: str) -> None:
     """An SST file with a path id that nobody has named a directory for is an error that says what to name."""
-    database = build_two_paths(tmp_path)
+    database = build_two_paths(str(tmp_path))
     with pytest.raises(InvalidArgumentError, match="has path id 1, and 1 directories are known; name the database's"):
         create_live_checkpoint(DatabasePaths(str(tmp_path / "db")), target)
     assert not os.path.lexists(target)
@@ -335,7 +314,7 @@ def test_two_paths_must_be_named(tmp_path: Path, target: str) -> None:
 
 def test_two_paths_make_a_flat_checkpoint(tmp_path: Path, target: str) -> None:
     """With its paths named, the checkpoint is flat, opens anywhere without them, and stock ldb finds it consistent."""
-    database = build_two_paths(tmp_path)
+    database = build_two_paths(str(tmp_path))
     places = (str(tmp_path / "fast"), str(tmp_path / "slow"))
     before = fingerprint(tmp_path / "db", *places)
     create_live_checkpoint(DatabasePaths(str(tmp_path / "db"), db_paths=places), target)
@@ -352,7 +331,7 @@ def test_two_paths_make_a_flat_checkpoint(tmp_path: Path, target: str) -> None:
 
 def test_a_family_with_its_own_paths(tmp_path: Path, target: str) -> None:
     """``cf_paths`` of one family are used for that family alone."""
-    database = build_two_paths(tmp_path)
+    database = build_two_paths(str(tmp_path))
     places = (str(tmp_path / "fast"), str(tmp_path / "slow"))
     paths = DatabasePaths(str(tmp_path / "db"), cf_paths={"default": places})
     create_live_checkpoint(paths, target)
