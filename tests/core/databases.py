@@ -134,11 +134,12 @@ def build_two_paths(place: str) -> Rdict:
             write_buffer_size=64 * 1024,
             target_file_size_base=16 * 1024,
             max_bytes_for_level_base=40_000,
+            level_compaction_dynamic_level_bytes=False,
             disable_auto_compactions=True,
             block_based_table_factory=block,
         ),
     )
-    for number in range(4000):
+    for number in (*range(4000), *range(0, 4000, 3)):  # files that overlap, so that compaction writes new ones
         database[b"%06d" % number] = os.urandom(40)
     database.flush()
     database.compact_range(None, None)
