@@ -21,7 +21,7 @@ class Outcome(Generic[T, R]):
     """Results by item, failures by item, and the number of items that were not begun."""
 
     results: dict[T, R] = field(default_factory=dict)
-    failures: dict[T, Exception] = field(default_factory=dict)
+    failures: dict[T, BaseException] = field(default_factory=dict)
     not_begun: int = 0
 
 
@@ -91,7 +91,7 @@ class _Run(Generic[T, R]):
                 return
             try:
                 self.outcome.results[item] = self._work(item)
-            except Exception as error:  # noqa: BLE001 -- kept for the caller, who raises all of them together
+            except BaseException as error:  # noqa: BLE001 -- kept for the caller, who raises all of them together
                 self.outcome.failures[item] = error
                 if not self._goes_on(self.outcome):
                     self.ended.set()

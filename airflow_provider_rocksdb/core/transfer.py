@@ -266,12 +266,12 @@ def _write_all(file: Any, chunk: bytes) -> None:
         written = file.write(chunk)
 
 
-def _goes_on(failures: Iterable[Exception]) -> bool:
+def _goes_on(failures: Iterable[BaseException]) -> bool:
     errors = list(failures)
     return len(errors) < _GIVE_UP_AFTER and all(isinstance(error, TransferError) for error in errors)
 
 
-def _raise_failures(storage: Storage, failures: dict[str, Exception], not_begun: int) -> NoReturn:
+def _raise_failures(storage: Storage, failures: dict[str, BaseException], not_begun: int) -> NoReturn:
     """Raise one error for all failures: a permanent one's class where all are of that class."""
     named = [translate_error(error, name) or TransferError(f"{name}: {error!r}") for name, error in failures.items()]
     texts = [str(error) for error in named[:_FAILURES_SHOWN]]
