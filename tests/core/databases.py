@@ -134,15 +134,21 @@ def build_two_paths(place: str) -> Rdict:
             write_buffer_size=64 * 1024,
             target_file_size_base=16 * 1024,
             max_bytes_for_level_base=40_000,
-            level_compaction_dynamic_level_bytes=False,
-            disable_auto_compactions=True,
             block_based_table_factory=block,
         ),
     )
     for number in (*range(4000), *range(0, 4000, 3)):  # files that overlap, so that compaction writes new ones
         database[b"%06d" % number] = os.urandom(40)
     database.flush()
-    database.compact_range(None, None)
+
+    def is_idle() -> bool:
+        waiting = ("rocksdb.compaction-pending", "rocksdb.num-running-compactions")
+        files = [*names(f"{place}/fast", ".sst"), *names(f"{place}/slow", ".sst")]
+        live = len(read_version(f"{place}/db").column_families[0].tables)
+        return len(files) == live and not any(database.property_int_value(name) for name in waiting)
+
+    wait_until(is_idle)
+    database.set_options({"disable_auto_compactions": "true"})
     put(database, 4000, 4050)
     database.flush()
     put(database, 4050, 4100)
