@@ -16,7 +16,7 @@ from typing import Any
 
 from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.checkpoint import Checkpoint, CheckpointFile, building
-from airflow_provider_rocksdb.core.errors import BusyError, NotSupportedError, RocksDBError
+from airflow_provider_rocksdb.core.errors import BusyError, InvalidArgumentError, NotSupportedError, RocksDBError
 from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
 from airflow_provider_rocksdb.core.live_database import MovedOn, Snapshot, open_live_database, read_small_file
 from airflow_provider_rocksdb.core.paths import DatabasePaths
@@ -46,10 +46,13 @@ def create_exclusive_checkpoint(
     :param database: an ``Rdict`` that the caller's program already has open; it is used, and stays open.
     :raises BusyError: when another process has the database open; names its pid.
     :raises NotSupportedError: when rocksdict cannot open this database, or RocksDB cannot checkpoint it.
-    :raises NotFoundError, NotADatabaseError, ExistsError, InvalidArgumentError: as in mode "live".
+    :raises InvalidArgumentError: when ``database`` is closed, or open on another directory, or as in mode "live".
+    :raises NotFoundError, NotADatabaseError, ExistsError: as in mode "live".
     """
     started = time.monotonic()
     with durable.named_errors():
+        if database is not None:
+            _check_same(database, paths.db_dir)
         with open_live_database(paths) as source:
             place = DatabasePaths(paths.db_dir, source.wal_dir, paths.db_paths, paths.cf_paths)
         with building(checkpoint_dir, place, replace=replace, force=force, allow_inside=allow_inside) as work:
@@ -78,6 +81,15 @@ def create_exclusive_checkpoint(
                 run=dict(run or {}),
             )
     return work.checkpoint
+
+
+def _check_same(database: Any, db_dir: str) -> None:
+    try:
+        path = str(database.path())
+    except Exception as error:  # noqa: BLE001 -- rocksdict raises plain Exception
+        raise InvalidArgumentError(f"{db_dir}: the database given cannot be used: {error}") from None
+    if os.path.realpath(path) != os.path.realpath(db_dir):
+        raise InvalidArgumentError(f"{db_dir}: the database given is open on another directory, {path}")
 
 
 @contextlib.contextmanager
@@ -145,6 +157,8 @@ def _adopt(directory: str, db_dir: str) -> tuple[Snapshot, dict[str, object]]:
         if copy.options is not None:
             content, changes = copy.options.for_copy(snapshot.column_families)
             durable.write_file(os.path.join(made, copy.options_name), content)
+    with contextlib.suppress(FileNotFoundError):  # of what this process opened it with, in some versions of rocksdict
+        os.unlink(os.path.join(made, CONFIG_NAME))
     config = os.path.join(db_dir, CONFIG_NAME)
     if os.path.exists(config):
         durable.create_file(os.path.join(directory, CONFIG_NAME), read_small_file(config))
