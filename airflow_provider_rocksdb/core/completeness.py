@@ -44,7 +44,7 @@ Level = Literal["files", "checksums", "blocks"]
 DEFAULT_TIMEOUT_SECONDS = 3600.0
 
 _LEVELS = ("files", "checksums", "blocks")
-_MOVING_TRIES = 10
+_MOVING_SECONDS = 10.0  # how long a running database that moves on under the check is looked at again
 _CRC32C_FUNCTION = "FileChecksumCrc32c"
 _CHUNK_BYTES = 4 * 1024 * 1024
 
@@ -115,12 +115,13 @@ def check_completeness(
         raise InvalidArgumentError(f"level {level!r}: expected one of {', '.join(_LEVELS)}")
     started = time.monotonic()
     place: Directory = LocalDirectory(directory) if filesystem is None else RemoteDirectory(directory, filesystem)
-    for _ in range(_MOVING_TRIES):
+    while True:
         found = Inspection(place, paths or DatabasePaths(directory))
         with found.noting():
             if found.inspect_files() and level != "files" and found.state in (State.COMPLETE, State.CORRUPT):
                 _check_checksums(found, stop)
-        if found.state is State.COMPLETE or not found.has_moved():
+        has_time = time.monotonic() - started < _MOVING_SECONDS
+        if found.state is State.COMPLETE or not (has_time and found.has_moved()):
             break
     if level == "blocks" and found.state is State.COMPLETE:
         with found.noting():

@@ -144,7 +144,7 @@ def test_a_running_database(tmp_path: Path) -> None:
     """A database that another process writes is complete whenever it is looked at."""
     db_dir = str(tmp_path / "db")
     with writer(db_dir):
-        for number in range(300):
+        for number in range(150):
             found = check_completeness(db_dir, level="checksums" if number % 10 == 0 else "files")
             assert found.state is COMPLETE, found
             assert found.file_count > 2
