@@ -117,10 +117,15 @@ class Run:
             return connection.execute(statement, (self.dag_id, self.run_id)).fetchall()
 
 
-def dump_airflow_database() -> str:
-    """Everything that Airflow has stored, as text."""
-    with contextlib.closing(sqlite3.connect(AIRFLOW_HOME / "airflow.db")) as connection:
-        return "\n".join(connection.iterdump())
+@pytest.fixture
+def stored() -> Callable[[], str]:
+    """Read everything that Airflow has stored but the DAGs' own code: templates, XComs, logs, …, as text."""
+
+    def read() -> str:
+        with contextlib.closing(sqlite3.connect(AIRFLOW_HOME / "airflow.db")) as connection:
+            return "\n".join(line for line in connection.iterdump() if not line.startswith('INSERT INTO "dag_code"'))
+
+    return read
 
 
 @pytest.fixture
@@ -137,7 +142,9 @@ def run_dag(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture)
             if type(error).__name__ != "AirflowTaskTerminated":  # Airflow 2 lets a kill through
                 raise
         printed = capfd.readouterr()
-        return Run(dag.dag_id, printed.out + printed.err + caplog.text)
+        log = printed.out + printed.err + caplog.text
+        print(log)  # for pytest to show when the test fails
+        return Run(dag.dag_id, log)
 
     return run
 
