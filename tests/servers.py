@@ -79,12 +79,13 @@ def serve(protocol: str, directory: Path, *arguments: str) -> Iterator[int]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
+    see_at_once = ("--dir-cache-time", "1ms")  # what tests put behind the server
     home = directory.parent / "home"
     home.mkdir(exist_ok=True)
     log = directory.parent / f"{protocol}.log"
     with log.open("wb") as stderr:
         child = subprocess.Popen(
-            [_find_rclone(), "serve", protocol, str(directory), "--addr", f"127.0.0.1:{port}", *arguments],
+            [_find_rclone(), "serve", protocol, str(directory), "--addr", f"127.0.0.1:{port}", *see_at_once, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=stderr,
             stderr=stderr,

@@ -214,6 +214,7 @@ class _Backup:
             check_stop(self.stop)
             self.backup_id = next_backup_id([*self._list(META), *self._list(PRIVATE)])
             folder, name = private_folder(self.backup_id), self._claim_name()
+            self.written = [name]
             self.storage.make_folders((META, SHARED, folder))
             self.options.retry(
                 lambda name=name: self.storage.write(name, content),  # type: ignore[misc]  # bound in this round
@@ -222,7 +223,6 @@ class _Backup:
                 self.stop,
             )
             if set(self._list(folder)) == {CLAIM_PREFIX + self.claim}:
-                self.written.append(name)
                 return
             self.storage.remove([name])
             wait(random.uniform(0, _CLAIM_PAUSE_SECONDS), self.stop)  # noqa: S311 -- no secret

@@ -235,9 +235,9 @@ class Storage:
     def remove(self, names: Iterable[str]) -> None:
         """Remove files as far as that is possible and allowed; folders that are empty then go too."""
         filesystem, folders = self.own_file_system(), set()
-        with contextlib.suppress(Exception):
-            for name in names:
-                folders.add(name.rpartition("/")[0])
+        for name in names:
+            folders.add(name.rpartition("/")[0])
+            with contextlib.suppress(Exception):
                 filesystem.rm_file(self.path(name))
         for folder in folders:
             self.remove_folder(folder)

@@ -31,7 +31,10 @@ import airflow_provider_rocksdb.core.checkpoint as checkpoint_module
 import airflow_provider_rocksdb.core.completeness as completeness
 import airflow_provider_rocksdb.core.durable as durable
 from airflow_provider_rocksdb.core.errors import *
+from airflow_provider_rocksdb.core.inventory import read_inventory
 from airflow_provider_rocksdb.core.paths import DatabasePaths
+from airflow_provider_rocksdb.core.repository import create_backup
+from fsspec.implementations.local import LocalFileSystem
 create_live_checkpoint = live_checkpoint.create_live_checkpoint
 check_completeness = completeness.check_completeness
 delete_checkpoint = checkpoint_module.delete_checkpoint

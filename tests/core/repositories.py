@@ -70,7 +70,7 @@ def restore_with_aimrocks(repository: str | Path, backup_id: int, target: Path) 
     return count_keys(str(target))["default"]
 
 
-class Died(OSError):
+class StorageDiedError(OSError):
     """The storage does not answer any more."""
 
 
@@ -98,7 +98,7 @@ class WatchedFileSystem(MemoryFileSystem):
         with self._mutex:
             self.steps += 1
             if self.dies_at and self.steps >= self.dies_at:
-                raise Died(f"died at step {self.steps}")
+                raise StorageDiedError(f"died at step {self.steps}")
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         self.requests[f"open {mode}"] += 1
@@ -114,24 +114,28 @@ class WatchedFileSystem(MemoryFileSystem):
         return file
 
     def _watch(self, path: str, file: Any) -> None:
-        write = file.write
+        write, cut = file.write, False
 
         def watched_write(data: bytes) -> int:
+            nonlocal cut
             write(data[: len(data) // 2])
+            cut = True
             self.step()
+            cut = False
             write(data[len(data) // 2 :])
             return len(data)
 
         def watched_close() -> None:
-            self.sent[path] += 1
-            self.step()
+            if not cut:
+                self.sent[path] += 1
+                self.step()
 
         file.write, file.close = watched_write, watched_close
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
         self.requests["ls"] += 1
         if self.dies_at and self.steps >= self.dies_at:
-            raise Died("dead")
+            raise StorageDiedError("dead")
         return super().ls(path, detail=detail, **kwargs)
 
     def info(self, path: str, **kwargs: Any) -> Any:
@@ -140,7 +144,7 @@ class WatchedFileSystem(MemoryFileSystem):
 
     def rm_file(self, path: str) -> None:
         if self.dies_at and self.steps >= self.dies_at:
-            raise Died("dead")
+            raise StorageDiedError("dead")
         self.store.pop(self._strip_protocol(path))
 
     def download(self, root: str, target: Path) -> Path:

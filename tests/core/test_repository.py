@@ -226,9 +226,9 @@ def change_quietly(path: Path) -> None:
 
 def test_present_files_are_not_read(tmp_path: Path, repository: str) -> None:
     """What the repository already has is not read again: neither an SST file nor a blob file of the same time."""
-    build_blobs(str(tmp_path / "db"))
+    database = build_blobs(str(tmp_path / "db"))
     create_backup(take(str(tmp_path / "db"), str(tmp_path / "1")), LOCAL, repository)
-    second = take(str(tmp_path / "db"), str(tmp_path / "2"))
+    second = take(database.path(), str(tmp_path / "2"))
     change_quietly(only(second.directory, ".sst"))
     change_quietly(only(second.directory, ".blob"))
     assert create_backup(second, LOCAL, repository).reused_files == 2
@@ -241,9 +241,9 @@ def test_present_files_are_not_read(tmp_path: Path, repository: str) -> None:
 
 def test_blob_of_another_time_is_read(tmp_path: Path, repository: str) -> None:
     """A blob file whose modification time differs from the remembered one is read, and sent when it differs."""
-    build_blobs(str(tmp_path / "db"))
+    database = build_blobs(str(tmp_path / "db"))
     create_backup(take(str(tmp_path / "db"), str(tmp_path / "1")), LOCAL, repository)
-    second = take(str(tmp_path / "db"), str(tmp_path / "2"))
+    second = take(database.path(), str(tmp_path / "2"))
     flip(only(second.directory, ".blob"), 100)
     assert create_backup(second, LOCAL, repository).reused_files == 1
     assert len(list(Path(repository, "shared_checksum").glob("*.blob"))) == 2
@@ -499,8 +499,13 @@ def test_no_request_per_file(tmp_path: Path) -> None:
 
 
 def test_ids(inventory: Inventory, repository: str) -> None:
-    """The new id is above all that meta/ and private/ show, readable or not, and nothing that is there is touched."""
-    for name, content in {"meta/3": b"garbage", "meta/5": b"", "private/8/CURRENT": b"x", "private/10.tmp/x": b""}.items():
+    """The new id is above all that meta/ and private/ show, readable or not, and nothing there is touched."""
+    for name, content in {
+        "meta/3": b"garbage",
+        "meta/5": b"",
+        "private/8/CURRENT": b"x",
+        "private/10.tmp/x": b"",
+    }.items():
         path = Path(repository, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -547,7 +552,7 @@ def test_behind(inventory: Inventory, database: Rdict, repository: str, tmp_path
     """A checkpoint older than the newest backup is refused: the database may have been restored meanwhile."""
     grow(database, 1500, 2000)
     create_backup(take(str(tmp_path / "db"), str(tmp_path / "newer")), LOCAL, repository)
-    with pytest.raises(RepositoryMismatchError, match="2000.*1500"):
+    with pytest.raises(RepositoryMismatchError, match=r"2000.*1500"):
         create_backup(inventory, LOCAL, repository)
 
 
@@ -609,9 +614,6 @@ def test_no_access(inventory: Inventory, public_path: Path) -> None:
     for path in [public_path / "checkpoint", *(public_path / "checkpoint").iterdir()]:
         path.chmod(0o755)
     code = """
-from fsspec.implementations.local import LocalFileSystem
-from airflow_provider_rocksdb.core.inventory import read_inventory
-from airflow_provider_rocksdb.core.repository import create_backup
 try:
     create_backup(read_inventory(arguments["checkpoint"]), LocalFileSystem(), arguments["repository"])
 except AccessError as error:
