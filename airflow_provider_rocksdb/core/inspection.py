@@ -44,7 +44,7 @@ class State(enum.StrEnum):
     COULD_NOT_CHECK = "could_not_check"
 
 
-_SEVERITY = (State.COMPLETE, State.INCOMPLETE, State.COULD_NOT_CHECK, State.CORRUPT)
+SEVERITY = (State.COMPLETE, State.INCOMPLETE, State.COULD_NOT_CHECK, State.CORRUPT)  # the gravest last
 
 
 @dataclass
@@ -62,18 +62,19 @@ class Inspection:
     reader: ManifestReader | None = None
     snapshot: Snapshot | None = None
     used: dict[str, int] = field(default_factory=dict)  # files of the database: name, or path elsewhere -> size
+    read: set[str] = field(default_factory=set)  # those of them that were read to their end
     names: dict[str, str] = field(default_factory=dict)  # RocksDB's name of an SST or blob file -> its key in used
     sequence_number: int = 0
 
     @property
     def state(self) -> State:
         """The gravest thing found."""
-        return max((state for state, _ in self.problems), key=_SEVERITY.index, default=State.COMPLETE)
+        return max((state for state, _ in self.problems), key=SEVERITY.index, default=State.COMPLETE)
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Every problem, the gravest kind first."""
-        return tuple(text for _, text in sorted(self.problems, key=lambda problem: -_SEVERITY.index(problem[0])))
+        return tuple(text for _, text in sorted(self.problems, key=lambda problem: -SEVERITY.index(problem[0])))
 
     def add(self, state: State, text: str) -> None:
         """Note a problem."""
@@ -128,7 +129,8 @@ class Inspection:
         return current != self.current or sizes.get(self.reader.name) != self.sizes.get(self.reader.name)
 
     def pread(self, name: str, use: Callable[[Pread], _T]) -> _T:
-        """Call ``use`` with a reader of a file, given as in ``used``."""
+        """Call ``use``, which reads all of it, with a reader of a file, given as in ``used``."""
+        self.read.add(name)
         if os.path.isabs(name):
             return LocalDirectory(os.path.dirname(name)).pread(os.path.basename(name), use)
         return self.place.pread(name, use)
@@ -182,6 +184,7 @@ class Inspection:
         size = self.sizes[name]
         self.place.pread(name, lambda pread: reader.read(pread, size))
         self.used.update({"CURRENT": len(self.current), name: size})
+        self.read.update(("CURRENT", name))
         if reader.bad_tail is not None:
             raise CorruptionError(f"{name}: damaged at offset {reader.offset}: {reader.bad_tail}")
         if not reader.end or (reader.is_torn and "LOCK" not in self.sizes):

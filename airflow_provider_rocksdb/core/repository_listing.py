@@ -84,7 +84,7 @@ def list_backups(
 
     def read(backup_id: int) -> BackupInfo:
         try:
-            return _describe(read_meta(storage, backup_id, sizes[backup_id], options, stop))
+            return describe_meta(read_meta(storage, backup_id, sizes[backup_id], options, stop))
         except RocksDBError as error:
             return BackupInfo(backup_id, "unreadable", str(error))
 
@@ -138,7 +138,8 @@ def read_source(storage: Storage, backup: ReadMeta, options: TransferOptions, st
     return Source(data[:_MAX_IDENTITY_BYTES].decode("ascii", "replace").strip(), "", "")
 
 
-def _describe(backup: ReadMeta) -> BackupInfo:
+def describe_meta(backup: ReadMeta) -> BackupInfo:
+    """Tell what a meta says."""
     meta, record = backup.meta, backup.record
     sizes = [file.size for file in meta.files]
     metadata: Mapping[str, Any] | None = None

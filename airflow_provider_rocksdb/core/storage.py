@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
@@ -43,6 +44,7 @@ INCOMING = "incoming"
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "memory"}
 _MAX_PARTS = 9000  # S3 allows 10,000
 _PART_BYTES = 8 * 1024 * 1024
+_SFTP_REQUESTS = 256  # of 32 KiB, waited for at a time
 _NO_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _WRONG_USE = (ValueError, TypeError, ImportError)
@@ -84,6 +86,7 @@ class Storage:
         self._is_object_store = bool(self._protocols & _OBJECT_STORES)
         can_rename = getattr(type(filesystem), "mv", None) is not AbstractFileSystem.mv
         self.renames = self.is_local or (can_rename and not self._is_object_store)
+        self.lists_trees = _has_own_find(type(filesystem))
         self._own = threading.local()
         self._own.filesystem = filesystem  # for this thread, which has brought it
 
@@ -111,6 +114,21 @@ class Storage:
                 is_file = entry["type"] == "file" and entry.get("size") is not None
                 found[name.rpartition("/")[2]] = int(entry["size"]) if is_file else None
         return found
+
+    def list_tree(self, folder: str) -> dict[str, int | None]:
+        """Files below a folder, at any depth, with sizes in bytes; where ``lists_trees``, as cheaply as one folder.
+
+        Names are relative to the root. Empty when the folder is not there.
+        """
+        filesystem, path = self.own_file_system(), self.path(folder)
+        filesystem.invalidate_cache()
+        try:
+            entries = filesystem.find(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        below = path.strip("/") + "/"
+        names = ((entry["name"].strip("/"), entry.get("size")) for entry in entries.values())
+        return {f"{folder}/{name.removeprefix(below)}": size for name, size in names if name.startswith(below)}
 
     def read(self, name: str) -> bytes:
         """Whole content of a file; the caller knows that it is small."""
@@ -148,6 +166,26 @@ class Storage:
         """Have the calling thread make itself a new file system: the connection of this one may be broken."""
         if hasattr(self._own, "filesystem"):
             del self._own.filesystem
+
+    @contextlib.contextmanager
+    def open_reader(self, name: str, size: int) -> Iterator[Any]:
+        """Open a file to be read from its start to its end.
+
+        Holds two parts of 8 MiB in memory at most.
+
+        :param size: of the file, in bytes, as it was listed.
+        """
+        path = self.path(name)
+        if self.is_local:
+            with open(path, "rb", buffering=0) as file:
+                yield file
+            return
+        filesystem = self.own_file_system()
+        is_sftp = bool(self._protocols & {"sftp", "ssh"})
+        with filesystem.open(path, "rb", **({} if is_sftp else {"block_size": _PART_BYTES})) as file:
+            if is_sftp and hasattr(file, "prefetch"):
+                file.prefetch(size, _SFTP_REQUESTS)
+            yield file
 
     @contextlib.contextmanager
     def open_writer(self, name: str, size: int) -> Iterator[Any]:
@@ -275,6 +313,13 @@ def translating(where: str) -> Iterator[None]:
         if named is None or named is error:
             raise
         raise named from error
+
+
+def _has_own_find(kind: type[AbstractFileSystem]) -> bool:
+    """Whether a kind of file system lists trees itself, and not folder by folder."""
+    if issubclass(kind, AsyncFileSystem):
+        return kind._find is not AsyncFileSystem._find
+    return kind.find is not AbstractFileSystem.find
 
 
 def _part_bytes(size: int) -> int:
