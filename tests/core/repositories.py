@@ -114,7 +114,7 @@ class WatchedFileSystem(MemoryFileSystem):
         return file
 
     def _watch(self, path: str, file: Any) -> None:
-        write, cut = file.write, False
+        write, cut, closed = file.write, False, False
 
         def watched_write(data: bytes) -> int:
             nonlocal cut
@@ -126,7 +126,9 @@ class WatchedFileSystem(MemoryFileSystem):
             return len(data)
 
         def watched_close() -> None:
-            if not cut:
+            nonlocal closed
+            if not cut and not closed:
+                closed = True
                 self.sent[path] += 1
                 self.step()
 
