@@ -32,7 +32,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def directory_of(text: str) -> Path:
-    (path,) = re.findall(r"^Delete (\S+) ", text, re.MULTILINE)
+    (path,) = re.findall(r" Delete (\S+) when ", text)
     return Path(path)
 
 

@@ -58,7 +58,7 @@ def backup_dag(dag_id: str, **options: Any) -> DAG:
         whole = RocksDBCheckpointSensor(task_id="whole", checkpoint_dir=create.output, level="checksums")
         upload = RocksDBToFsspecOperator(task_id="upload", checkpoint_dir=create.output, **options)
         delete = RocksDBDeleteCheckpointOperator(task_id="delete", checkpoint_dir=create.output)
-        create.as_setup() >> whole >> upload >> delete.as_teardown(setups=create)
+        create >> whole >> upload >> delete.as_teardown(setups=create)
     return dag
 
 
@@ -96,7 +96,7 @@ def test_whole_dag(run_dag: RunDag, connect: Connect, live_db: Path, tmp_path: P
     metadata = json.loads(decode_backup_meta((repository / "meta" / "2").read_bytes()).metadata)
     assert metadata["run"]["run_id"] == runs[1].run_id
     assert (metadata["run"]["dag_id"], metadata["run"]["task_id"]) == ("whole", "upload")
-    assert not os.listdir(f"{live_db}.checkpoints")
+    assert [name for name in os.listdir(f"{live_db}.checkpoints") if name.startswith("whole__")] == []
     done, message = RocksDBHook().test_connection()
     assert done
     assert f"{repository}: 2 backups, the newest is 2" in message
