@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from airflow_provider_rocksdb.operators.rocksdb import (
 )
 from airflow_provider_rocksdb.sensors.rocksdb import RocksDBCheckpointSensor
 from airflow_provider_rocksdb.transfers.rocksdb_to_fsspec import RocksDBToFsspecOperator
+from tests.programs import run_ldb
 
 RunDag = Callable[[DAG], Any]
 Connect = Callable[..., None]
@@ -72,9 +72,7 @@ def upload_dag(dag_id: str, checkpoint_dir: Path, backup_dir: Path | str, **opti
 
 def restore(repository: Path, target: Path) -> int:
     """Restore with stock RocksDB; return the number of keys."""
-    if shutil.which("ldb") is None:
-        pytest.skip("needs ldb (rocksdb-tools)")
-    subprocess.run(["ldb", "restore", f"--db={target}", f"--backup_dir={repository}"], check=True, capture_output=True)
+    run_ldb("restore", f"--db={target}", f"--backup_dir={repository}")
     from rocksdict import AccessType, Options, Rdict
 
     database = Rdict(str(target), Options(raw_mode=True), access_type=AccessType.read_only())
