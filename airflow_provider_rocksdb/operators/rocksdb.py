@@ -101,7 +101,7 @@ class RocksDBCreateCheckpointOperator(RocksDBBaseOperator):
 class RocksDBDeleteCheckpointOperator(RocksDBBaseOperator):
     """Delete a checkpoint that this provider made, and what a killed task has left of it.
 
-    That there is none is no error: ``create.as_setup() >> upload >> delete.as_teardown(setups=create)`` also cleans up
+    That there is none is no error: ``create >> upload >> delete.as_teardown(setups=create)`` also cleans up
     after a create task that failed. That the checkpoint lies on another host is an error, which names both.
 
     :param rocksdb_conn_id: connection of type ``rocksdb``.

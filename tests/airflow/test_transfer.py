@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from airflow_provider_rocksdb.operators.rocksdb import (
 )
 from airflow_provider_rocksdb.sensors.rocksdb import RocksDBCheckpointSensor
 from airflow_provider_rocksdb.transfers.rocksdb_to_fsspec import RocksDBToFsspecOperator
+from tests.programs import run_ldb
 
 RunDag = Callable[[DAG], Any]
 Connect = Callable[..., None]
@@ -58,7 +58,7 @@ def backup_dag(dag_id: str, **options: Any) -> DAG:
         whole = RocksDBCheckpointSensor(task_id="whole", checkpoint_dir=create.output, level="checksums")
         upload = RocksDBToFsspecOperator(task_id="upload", checkpoint_dir=create.output, **options)
         delete = RocksDBDeleteCheckpointOperator(task_id="delete", checkpoint_dir=create.output)
-        create.as_setup() >> whole >> upload >> delete.as_teardown(setups=create)
+        create >> whole >> upload >> delete.as_teardown(setups=create)
     return dag
 
 
@@ -72,9 +72,7 @@ def upload_dag(dag_id: str, checkpoint_dir: Path, backup_dir: Path | str, **opti
 
 def restore(repository: Path, target: Path) -> int:
     """Restore with stock RocksDB; return the number of keys."""
-    if shutil.which("ldb") is None:
-        pytest.skip("needs ldb (rocksdb-tools)")
-    subprocess.run(["ldb", "restore", f"--db={target}", f"--backup_dir={repository}"], check=True, capture_output=True)
+    run_ldb("restore", f"--db={target}", f"--backup_dir={repository}")
     from rocksdict import AccessType, Options, Rdict
 
     database = Rdict(str(target), Options(raw_mode=True), access_type=AccessType.read_only())
@@ -96,7 +94,7 @@ def test_whole_dag(run_dag: RunDag, connect: Connect, live_db: Path, tmp_path: P
     metadata = json.loads(decode_backup_meta((repository / "meta" / "2").read_bytes()).metadata)
     assert metadata["run"]["run_id"] == runs[1].run_id
     assert (metadata["run"]["dag_id"], metadata["run"]["task_id"]) == ("whole", "upload")
-    assert not os.listdir(f"{live_db}.checkpoints")
+    assert [name for name in os.listdir(f"{live_db}.checkpoints") if name.startswith("whole__")] == []
     done, message = RocksDBHook().test_connection()
     assert done
     assert f"{repository}: 2 backups, the newest is 2" in message
