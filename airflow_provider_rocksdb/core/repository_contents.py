@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import operator
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_rocksdb.core.errors import (
@@ -32,24 +32,9 @@ from airflow_provider_rocksdb.core.repository_layout import PRIVATE, meta_name, 
 from airflow_provider_rocksdb.core.repository_listing import BackupInfo, ReadMeta, describe_meta, list_metas, read_meta
 from airflow_provider_rocksdb.core.storage import Storage, translate_error
 from airflow_provider_rocksdb.core.transfer import TransferOptions
+from airflow_provider_rocksdb.core.verify_report import Problem
 
 _READERS = 8
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a file of a repository, and the backups that it belongs to (none: all of them)."""
-
-    state: State
-    backup_ids: tuple[int, ...]
-    file: str
-    expected: str
-    got: str
-
-    def __str__(self) -> str:
-        ids = ", ".join(map(str, self.backup_ids[:10])) + (", …" if len(self.backup_ids) > 10 else "")
-        whose = f" (backup{'s' if len(self.backup_ids) > 1 else ''} {ids})" if self.backup_ids else ""
-        return f"{self.file}: expected {self.expected}, got {self.got}{whose}"
 
 
 @dataclass
@@ -62,6 +47,7 @@ class Contents:
     identities: dict[int, BackupFile] = field(default_factory=dict)  # of backups without our record
     present: dict[str, int | None] = field(default_factory=dict)  # path -> size, None for what is no file
     problems: list[Problem] = field(default_factory=list)
+    deleted: set[int] = field(default_factory=set)
 
     def backup_ids(self, bits: int) -> tuple[int, ...]:
         """Ids of a set of backups."""
@@ -76,14 +62,17 @@ class Contents:
         expected = expected_size(file)
         return self.present.get(file.path) or 0 if expected is None else expected
 
-    def forget(self, backup_ids: Iterable[int]) -> None:
+    @property
+    def remaining(self) -> tuple[int, ...]:
+        """Ids of the backups that were not deleted meanwhile."""
+        return tuple(backup_id for backup_id in self.ids if backup_id not in self.deleted)
+
+    def forget(self, backup_ids: set[int]) -> None:
         """Leave backups out that are not there any more, with their problems."""
-        gone = set(backup_ids)
-        kept = sum(1 << index for index, backup_id in enumerate(self.ids) if backup_id not in gone)
-        self.infos = {backup_id: info for backup_id, info in self.infos.items() if backup_id not in gone}
+        self.deleted |= backup_ids
+        kept = sum(1 << index for index, backup_id in enumerate(self.ids) if backup_id not in backup_ids)
         self.named_by = {file: bits & kept for file, bits in self.named_by.items() if bits & kept}
-        self.problems = [left for problem in self.problems if (left := _without(problem, gone)) is not None]
-        # ids stay: bits count by them
+        self.problems = [left for problem in self.problems if (left := _without(problem, backup_ids)) is not None]
 
 
 def expected_size(file: BackupFile) -> int | None:

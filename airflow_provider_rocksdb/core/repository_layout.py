@@ -18,11 +18,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from airflow_provider_rocksdb.core.errors import InvalidArgumentError
 from airflow_provider_rocksdb.core.format.backup_meta import MAX_BACKUP_ID, BackupMeta
 
+Layout = Literal["backup_engine", "directory"]
 FileKey = tuple[str, int, int]  # name, size in bytes, modification time in nanoseconds
 
 META, PRIVATE, SHARED = "meta", "private", "shared_checksum"

@@ -21,6 +21,7 @@ from airflow_provider_rocksdb.core.repository_layout import (
     META,
     PRIVATE,
     BackupRecord,
+    Layout,
     Source,
     decode_record,
     meta_name,
@@ -92,6 +93,12 @@ def list_backups(
     for error in outcome.failures.values():
         raise error
     return tuple(outcome.results[backup_id] for backup_id in sorted(sizes))
+
+
+def read_layout(storage: Storage, options: TransferOptions, stop: threading.Event | None) -> Layout:
+    """Tell how backups lie there: a repository, as long as nothing says otherwise, or one database as it is."""
+    names = options.retry(lambda: storage.list(""), storage, storage.url, stop)
+    return "directory" if names.get("CURRENT") is not None and META not in names else "backup_engine"
 
 
 def list_metas(storage: Storage, options: TransferOptions, stop: threading.Event | None) -> dict[int, int]:
