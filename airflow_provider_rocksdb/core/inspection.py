@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -47,6 +47,11 @@ class State(enum.StrEnum):
 SEVERITY = (State.COMPLETE, State.INCOMPLETE, State.COULD_NOT_CHECK, State.CORRUPT)  # the gravest last
 
 
+def gravest(states: Iterable[State]) -> State:
+    """Return the gravest of them; complete when there is none."""
+    return max(states, key=SEVERITY.index, default=State.COMPLETE)
+
+
 @dataclass
 class Inspection:
     """What a look at a directory has found so far. Sizes in bytes."""
@@ -69,7 +74,7 @@ class Inspection:
     @property
     def state(self) -> State:
         """The gravest thing found."""
-        return max((state for state, _ in self.problems), key=SEVERITY.index, default=State.COMPLETE)
+        return gravest(state for state, _ in self.problems)
 
     @property
     def texts(self) -> tuple[str, ...]:

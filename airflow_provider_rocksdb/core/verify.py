@@ -34,7 +34,7 @@ from airflow_provider_rocksdb.core.completeness import DEFAULT_TIMEOUT_SECONDS, 
 from airflow_provider_rocksdb.core.drill import drill
 from airflow_provider_rocksdb.core.errors import CancelledError, InvalidArgumentError
 from airflow_provider_rocksdb.core.format.backup_meta import MAX_BACKUP_ID, BackupFile
-from airflow_provider_rocksdb.core.inspection import SEVERITY, State
+from airflow_provider_rocksdb.core.inspection import SEVERITY, State, gravest
 from airflow_provider_rocksdb.core.repository_contents import (
     Contents,
     expected_checksum,
@@ -144,7 +144,7 @@ class _Verification:
 
     def report(self) -> VerifyReport:
         return VerifyReport(
-            state=max((problem.state for problem in self.problems), key=SEVERITY.index, default=State.COMPLETE),
+            state=gravest(problem.state for problem in self.problems),
             level=self.level,
             backup_dir=self.storage.url,
             layout=self.layout,
