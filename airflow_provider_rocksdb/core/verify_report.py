@@ -80,6 +80,17 @@ class VerifyReport:
         more = len(self.problems) - _SHOWN
         return f"{shown}; and {more} more" if more > 0 else shown
 
+    @property
+    def summary(self) -> str:
+        """What was looked at, in one line."""
+        which = f"backup {', '.join(map(str, self.backup_ids))}: " if len(self.backup_ids) == 1 else ""
+        which = f"{len(self.backup_ids)} backups: " if len(self.backup_ids) > 1 else which
+        sample = f", part {self.sample.part + 1} of {self.sample.parts}" if self.sample else ""
+        return (
+            f"{which}{self.file_count} files, {self.total_bytes} bytes; read {self.read_files} files, "
+            f"{self.read_bytes} bytes ({self.read_share:.1%}{sample})"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""
         return {
