@@ -156,6 +156,7 @@ class Place:
         self.ownership = Ownership.of(root)
         self.exists = False  # there, and locked
         self._was_there = os.path.isdir(root)
+        self._is_ours = False  # the staging place: locked, and litter or new
         self._locks: list[int] = []
 
     def lock(self) -> None:
@@ -173,6 +174,7 @@ class Place:
                 break
             self.unlock()
         self._check_litter()
+        self._is_ours = True
         _empty(self.staging)
         with open(os.path.join(self.staging, RECORD_NAME), "xb"):
             pass
@@ -224,9 +226,10 @@ class Place:
 
     def abandon(self) -> None:
         """Remove what was built, as far as possible; what is left is known as litter."""
-        with contextlib.suppress(OSError):
-            _empty(self.staging)
-            os.rmdir(self.staging)
+        if self._is_ours:
+            with contextlib.suppress(OSError):
+                _empty(self.staging)
+                os.rmdir(self.staging)
 
 
 class BesidePlace(Place):
@@ -347,7 +350,7 @@ class InsidePlace(Place):
     def abandon(self) -> None:
         """Remove what was built, and the directory itself if it was made for it."""
         super().abandon()
-        if not self._was_there:
+        if self._is_ours and not self._was_there:
             with contextlib.suppress(OSError):
                 os.rmdir(self.root)
 
