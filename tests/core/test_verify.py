@@ -473,6 +473,95 @@ def test_arguments(repository: Path, options: dict[str, Any], message: str) -> N
         verify(repository, **options)
 
 
+# the drill
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """Upload a checkpoint as it is."""
+    database: Rdict = build_old(str(tmp_path / "db"))
+    upload_directory(take(str(tmp_path / "db"), str(tmp_path / "checkpoint")), LOCAL, str(tmp_path / "directory"))
+    yield tmp_path / "directory"
+    database.close()
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    (tmp_path / "scratch").mkdir()
+    return tmp_path / "scratch"
+
+
+def drill(repository: Path | str, scratch: Path, **options: Any) -> VerifyReport:
+    """Verify at level restore; nothing may stay in the scratch directory."""
+    report = verify(repository, level="restore", scratch_dir=str(scratch), **options)
+    assert not os.listdir(scratch)
+    return report
+
+
+def test_drill(repository: Path, scratch: Path) -> None:
+    """A drill restores each backup and reads all of it; the report counts each file once, and nothing stays."""
+    report = drill(repository, scratch, all_backups=True)
+    files = named(repository, 1, 2, 3)
+    assert (report.state, report.backup_ids, report.read_share) == (COMPLETE, (1, 2, 3), 1.0)
+    assert (report.read_files, report.read_bytes) == (len(files), sum(files.values()))
+    assert drill(repository, scratch).read_bytes == sum(named(repository, 3).values())
+
+
+@pytest.mark.parametrize("kind", ["missing", "flipped"])
+def test_drill_of_a_damaged_backup(repository: Path, scratch: Path, kind: str) -> None:
+    """A damaged backup fails its drill, the others' go on; one of which files are missing is not restored at all."""
+    damage(next(repository.glob("private/2/MANIFEST-*")), kind)
+    report = drill(repository, scratch, all_backups=True)
+    assert report.state is STATES[kind][0]
+    assert [problem.backup_ids for problem in report.problems] == [(2,)]
+    assert report.read_bytes == sum(named(repository, 1, 3).values())
+
+
+def test_drill_finds_what_checksums_do_not(repository: Path, scratch: Path) -> None:
+    """A file that was damaged before it was backed up has the right CRC32C in its meta; the drill finds it."""
+    path = shared_by_all(repository)
+    damage(path, "flipped")
+    crc, place = google_crc32c.value(path.read_bytes()), str(path.relative_to(repository))
+    meta = read_local_meta(repository, 1)
+    files = tuple(BackupFile(f.path, crc if f.path == place else f.crc32c, f.size) for f in meta.files)
+    changed = BackupMeta(meta.timestamp, meta.sequence_number, meta.metadata, files)
+    (repository / "meta" / "1").write_bytes(encode_backup_meta(changed))
+    assert verify(repository, backup_id=1, level="checksums").state is COMPLETE
+    report = drill(repository, scratch, backup_id=1)
+    assert report.state is CORRUPT
+    assert report.problems[0].file == "meta/1"
+
+
+def test_drill_has_no_place(repository: Path, tiny: str, tmp_path: Path) -> None:
+    """Without a scratch directory, without room in it or time for it, a backup could not be checked."""
+    report = verify(repository, level="restore", scratch_dir=str(tmp_path / "missing"))
+    assert (report.state, "missing" in report.reason) == (COULD_NOT_CHECK, True)
+    Path(tiny, "filler").write_bytes(bytes(1024 * 1024 - 16 * 1024))
+    report = verify(repository, level="restore", scratch_dir=tiny)
+    assert report.state is COULD_NOT_CHECK
+    assert os.listdir(tiny) == ["filler"]
+    Path(tiny, "filler").unlink()
+    report = verify(repository, level="restore", scratch_dir=tiny, timeout_seconds=0)
+    assert (report.state, "allow more time" in report.reason) == (COULD_NOT_CHECK, True)
+
+
+def test_drill_of_a_directory(directory: Path, scratch: Path) -> None:
+    """The layout directory has its drill, too."""
+    report = drill(directory, scratch)
+    assert (report.state, report.layout, report.read_share) == (COMPLETE, "directory", 1.0)
+
+
+def test_drill_is_stopped(repository: Path, scratch: Path) -> None:
+    """A drill that is stopped leaves nothing."""
+    stop = threading.Event()
+    timer = threading.Timer(0.3, stop.set)
+    timer.start()
+    options = TransferOptions(max_bytes_per_second=1000)
+    with pytest.raises(CancelledError):
+        verify(repository, level="restore", scratch_dir=str(scratch), options=options, stop=stop)
+    assert not os.listdir(scratch)
+
+
 # written by others, and elsewhere
 
 
@@ -535,15 +624,6 @@ def test_s3_out_of_reach(s3_server: S3Server, options: dict[str, str]) -> None:
     report = verify_backups(filesystem, s3_server.place, options=ONCE)
     assert report.state is COULD_NOT_CHECK
     assert s3_server.secret not in report.reason
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
-    """Upload a checkpoint as it is."""
-    database: Rdict = build_old(str(tmp_path / "db"))
-    upload_directory(take(str(tmp_path / "db"), str(tmp_path / "checkpoint")), LOCAL, str(tmp_path / "directory"))
-    yield tmp_path / "directory"
-    database.close()
 
 
 def test_directory(directory: Path) -> None:
