@@ -68,7 +68,7 @@ def list_usage(
     storage = Storage(filesystem, root)
     with translating(storage.url):
         if read_layout(storage, options, stop) == "directory":
-            return (_describe_directory(storage, options, stop),)
+            return (describe_directory(storage, options, stop),)
         contents = read_contents(storage, list_metas(storage, options, stop), options, stop)
         forget_deleted(contents, storage, options, stop)
         db_ids = _read_db_ids(contents, storage, options, stop)
@@ -137,7 +137,8 @@ def _read_db_ids(
     return found
 
 
-def _describe_directory(storage: Storage, options: TransferOptions, stop: threading.Event | None) -> BackupUsage:
+def describe_directory(storage: Storage, options: TransferOptions, stop: threading.Event | None) -> BackupUsage:
+    """Describe a database that was uploaded as it is."""
     found = check_completeness(storage.path(""), filesystem=storage.own_file_system(), stop=stop)
     record = _read_record(storage, options, stop)
     return BackupUsage(
