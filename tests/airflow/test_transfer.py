@@ -229,7 +229,7 @@ def test_unknown_layout(run_dag: RunDag, checkpoint_dir: Path, tmp_path: Path) -
     """An unknown layout is refused at the first try, and nothing is written."""
     run = run_dag(upload_dag("layout", checkpoint_dir, tmp_path / "repository", layout="tar", retries=2))
     assert run.tries == {"upload": ("failed", 1)}
-    assert "expected 'backup_engine' or 'directory'" in run.log
+    assert "expected one of backup_engine, directory" in run.log
     assert not (tmp_path / "repository").exists()
 
 
