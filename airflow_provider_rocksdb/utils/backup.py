@@ -1,4 +1,4 @@
-"""Which backup a task waits for, and a look whether it is there."""
+"""Which backup a task means, and a look whether it is there."""
 
 from __future__ import annotations
 
@@ -26,6 +26,21 @@ def read_time(name: str, value: Any) -> datetime | None:
     except (ValueError, AttributeError):
         raise InvalidArgumentError(f"{name}: expected a time as ISO 8601, got {value!r}") from None
     return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def read_backup_id(value: Any) -> int | None:
+    """Read a backup id that a task was given: a number, or the text that a template makes of one.
+
+    :raises InvalidArgumentError: when it is not one: also for what an empty template makes of it.
+    """
+    from airflow_provider_rocksdb.core.format.backup_meta import decode_backup_id
+
+    if value is None:
+        return None
+    backup_id = decode_backup_id(str(value).strip())
+    if backup_id is None:
+        raise InvalidArgumentError(f"backup_id: expected a number from 1 on, got {value!r}")
+    return backup_id
 
 
 def look_for_backup(
