@@ -33,9 +33,8 @@ from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_n
 from airflow_provider_rocksdb.core.parallel import run_parallel
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.restore_compare import checksum_file, is_restored
-from airflow_provider_rocksdb.core.restore_places import RECORD_NAME
 from airflow_provider_rocksdb.core.restore_source import Source, SourceFile, find_source
-from airflow_provider_rocksdb.core.restore_target import RestoreTarget, open_target
+from airflow_provider_rocksdb.core.restore_target import RestoreTarget, finish_leftovers, open_target
 from airflow_provider_rocksdb.core.retry import check_stop
 from airflow_provider_rocksdb.core.storage import Storage, translating
 from airflow_provider_rocksdb.core.transfer import DEFAULT_OPTIONS, TransferOptions, write_all
@@ -143,8 +142,7 @@ class _Restore:
     def adopt(self) -> RestoreResult:
         """Find that a run before this one has done it all, but for the last clean-up."""
         logger.info("%s: is already what backup %s restores to", self.paths.db_dir, self.source.backup_id)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.paths.db_dir, RECORD_NAME))
+        finish_leftovers(self.paths)
         found = check_completeness(self.paths.db_dir, paths=self.paths)
         found.raise_for_state()
         self.reused = [DownloadItem(file.path, file.name, file.size) for file in self.source.files]

@@ -15,10 +15,12 @@ import google_crc32c
 from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
 from airflow_provider_rocksdb.core.paths import DatabasePaths
-from airflow_provider_rocksdb.core.restore_places import RECORD_NAME
+from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME
+from airflow_provider_rocksdb.core.restore_places import KEPT, RECORD_NAME
 from airflow_provider_rocksdb.core.restore_source import Source, SourceFile
-from airflow_provider_rocksdb.core.restore_target import CONFIG_NAME
 from airflow_provider_rocksdb.core.retry import check_stop
+
+_PASSED_OVER = (KEPT - {"LOCK"}) | {RECORD_NAME}
 
 
 def is_restored(source: Source, paths: DatabasePaths, stop: threading.Event | None) -> bool:
@@ -32,7 +34,7 @@ def is_restored(source: Source, paths: DatabasePaths, stop: threading.Event | No
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for name in os.listdir(directory):
                 path = os.path.join(directory, name)
-                if path not in directories and name != RECORD_NAME:
+                if path not in directories and name not in _PASSED_OVER:
                     found[name] = path
     wanted = {file.name: file for file in source.files}
     if set(found) != set(wanted):
