@@ -179,6 +179,7 @@ class RestoreTarget:
         """Read CURRENT and the MANIFEST that were created.
 
         :raises CorruptionError: when CURRENT names none that was reserved, or it is damaged.
+        :raises InvalidArgumentError: when ``cf_paths`` names a column family that is not there.
         """
         if not {_CURRENT} <= set(self.files) or self.files[_CURRENT] > _MAX_CURRENT_BYTES:
             raise CorruptionError(
@@ -201,6 +202,11 @@ class RestoreTarget:
                 self._has_path_ids = self._has_path_ids or table.path_id != 0
             for blob in family.live_blobs():
                 self._families[blob.number] = family.name
+        known = [os.fsdecode(name) for name in self._comparators]
+        for name in sorted(set(self.paths.cf_paths) - set(known)):
+            raise InvalidArgumentError(
+                f"cf_paths: the backup has no column family {name!r}; it has {', '.join(map(repr, sorted(known)))}"
+            )
 
     def require_space(self, sizes: Mapping[str, int]) -> None:
         """Check the free space for files to be created, by their paths, on every file system that gets some.

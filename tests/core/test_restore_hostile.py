@@ -1,4 +1,4 @@
-"""Backups that lie: names that lead elsewhere, files named twice, sizes and counts that are not so; nothing comes of it."""
+"""Backups that lie: names that lead elsewhere, files named twice, sizes and counts that are not so."""
 
 from __future__ import annotations
 
