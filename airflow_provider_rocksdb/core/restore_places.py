@@ -29,6 +29,7 @@ from typing import Any
 
 from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.errors import BusyError, CorruptionError, ExistsError
+from airflow_provider_rocksdb.core.ownership import Ownership
 
 logger = logging.getLogger(__name__)
 
@@ -40,58 +41,6 @@ KEPT = frozenset(["LOCK", "lost+found", ".checkpoints", STAGING_NAME, OLD_NAME])
 
 _CURRENT = "CURRENT"
 _FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Ownership:
-    """Owner and modes of what a restore creates: those of the directory that it replaces, else of its parent.
-
-    RocksDB itself creates files 0644. Here they get the mode of the replaced CURRENT, and 0600 where there was none.
-    """
-
-    uid: int
-    gid: int
-    file_mode: int = 0o600
-    directory_mode: int = 0o700
-
-    @classmethod
-    def of(cls, root: str) -> Ownership:
-        """Find out for a directory that may not be there yet."""
-        if os.path.isdir(root):
-            status, file_mode = os.stat(root), 0o600
-            with contextlib.suppress(FileNotFoundError):
-                file_mode |= os.stat(os.path.join(root, _CURRENT)).st_mode & 0o666
-            return cls(status.st_uid, status.st_gid, file_mode, (status.st_mode & 0o777) | 0o700)
-        parent = os.path.dirname(root)
-        while not os.path.isdir(parent):
-            parent = os.path.dirname(parent)
-        status = os.stat(parent)
-        return cls(status.st_uid, status.st_gid)
-
-    def give(self, descriptor: int, mode: int) -> None:
-        """Give an open file or directory this owner, as far as this process may, and a mode."""
-        if os.geteuid() == 0:
-            os.fchown(descriptor, self.uid, self.gid)
-        os.fchmod(descriptor, mode)
-
-    def create_file(self, path: str) -> int:
-        """Create a new file; return its descriptor, for writing."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self.give(descriptor, self.file_mode)
-        return descriptor
-
-    def make_directory(self, path: str) -> None:
-        """Create a directory, and the parents that it lacks, all with this owner."""
-        if os.path.isdir(path):
-            return
-        self.make_directory(os.path.dirname(path))
-        os.mkdir(path, 0o700)
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            self.give(descriptor, self.directory_mode)
-        finally:
-            os.close(descriptor)
-        durable.fsync_directory(os.path.dirname(path))
 
 
 @dataclass(frozen=True)
@@ -276,7 +225,8 @@ class BesidePlace(Place):
         if os.path.lexists(self.staging):
             logger.warning("%s: what was replaced could not be removed; the next restore removes it", self.staging)
             return
-        os.unlink(os.path.join(self.root, RECORD_NAME))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.root, RECORD_NAME))
         durable.fsync_directory(self.root)
 
 
@@ -332,6 +282,8 @@ class InsidePlace(Place):
             if os.path.lexists(os.path.join(self.old, name)):
                 durable.fsync_directory(self.root)
                 os.replace(os.path.join(self.old, name), self._path(name))
+                with contextlib.suppress(FileNotFoundError):  # between two links of one file a rename does nothing
+                    os.unlink(os.path.join(self.old, name))
         if _CURRENT in record.new_names and _CURRENT not in record.old_names:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path(_CURRENT))
@@ -342,7 +294,10 @@ class InsidePlace(Place):
     def empty(self) -> None:
         """Remove the old entries for good, to make room; a DB directory's CURRENT is blocked first, and stays so."""
         if os.path.lexists(self._path(_CURRENT)):
-            durable.write_file(self._path(_CURRENT), BLOCKED)
+            blocked = os.path.join(self.staging, REAL_CURRENT_NAME)
+            self.ownership.write_file(blocked, BLOCKED)
+            os.replace(blocked, self._path(_CURRENT))
+            durable.fsync_directory(self.root)
         for name in self.old_names():
             if name != _CURRENT:
                 _remove(self._path(name))

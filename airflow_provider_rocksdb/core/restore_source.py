@@ -27,7 +27,7 @@ from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_n
 from airflow_provider_rocksdb.core.live_database import newest_options
 from airflow_provider_rocksdb.core.repository_layout import META, SHARED, private_folder
 from airflow_provider_rocksdb.core.repository_listing import ReadMeta, list_metas, read_meta
-from airflow_provider_rocksdb.core.restore_target import CONFIG_NAME
+from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME
 from airflow_provider_rocksdb.core.storage import Storage
 from airflow_provider_rocksdb.core.transfer import TransferOptions
 

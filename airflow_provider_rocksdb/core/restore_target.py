@@ -36,62 +36,31 @@ from airflow_provider_rocksdb.core.errors import (
     InvalidArgumentError,
     NoSpaceError,
 )
-from airflow_provider_rocksdb.core.format.filename import (
-    FileName,
-    FileType,
-    blob_file_name,
-    decode_current,
-    descriptor_file_name,
-    leveldb_table_file_name,
-    parse_file_name,
-    table_file_name,
-    wal_file_name,
-)
+from airflow_provider_rocksdb.core.format.filename import FileName, FileType, decode_current, parse_file_name
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records
 from airflow_provider_rocksdb.core.format.manifest import ManifestReader
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
 from airflow_provider_rocksdb.core.format.version_edit import clear_path_ids
 from airflow_provider_rocksdb.core.paths import DatabasePaths
+from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME, parse_restored_name
 from airflow_provider_rocksdb.core.restore_places import (
     BLOCKED,
     KEPT,
+    OLD_NAME,
     REAL_CURRENT_NAME,
     RECORD_NAME,
+    STAGING_NAME,
     InsidePlace,
     contains,
     plan_places,
     undo_unfinished,
 )
 
-CONFIG_NAME = "rocksdict-config.json"
-
 _CURRENT = "CURRENT"
 _MAX_CURRENT_BYTES = 4096
 _MAX_OPTIONS_BYTES = 64 * 1024 * 1024
 _OURS = frozenset([CONFIG_NAME, "checkpoint.json", RECORD_NAME, REAL_CURRENT_NAME, "archive"])
 _SHARED_TYPES = (FileType.TABLE, FileType.BLOB)
-_WRITTEN_NAMES = {
-    FileType.WAL: (wal_file_name,),
-    FileType.TABLE: (table_file_name, leveldb_table_file_name),
-    FileType.BLOB: (blob_file_name,),
-    FileType.DESCRIPTOR: (descriptor_file_name,),
-    FileType.OPTIONS: (lambda number: f"OPTIONS-{number:06d}",),
-    FileType.CURRENT: (lambda _: _CURRENT,),
-    FileType.IDENTITY: (lambda _: "IDENTITY",),
-}
-
-
-def parse_restored_name(name: str) -> FileName | None:
-    """Tell what a name to be restored is; None for rocksdict's own file. Untrusted input.
-
-    :raises CorruptionError: when it is not a name, exactly as RocksDB writes it, of a file that a backup may hold.
-    """
-    if name == CONFIG_NAME:
-        return None
-    parsed = parse_file_name(name)
-    if parsed is None or not any(write(parsed.number) == name for write in _WRITTEN_NAMES.get(parsed.type, ())):
-        raise CorruptionError(f"{name[:300]!r} is not the name of a file that a database is restored from")
-    return parsed
 
 
 class RestoreTarget:
@@ -127,11 +96,15 @@ class RestoreTarget:
     def lock(self) -> None:
         """Lock every directory and make the places to build in."""
         self.check_replaceable()
-        for place in self._places:
-            place.lock()
+        self.lock_places()
         self.check_replaceable()
         for directory in sorted(self._directories, key=len):
             self._places[0].ownership.make_directory(self.staged(directory))
+
+    def lock_places(self) -> None:
+        """Lock what there is, and clear what dead runs have left."""
+        for place in self._places:
+            place.lock()
 
     def check_replaceable(self) -> None:
         """Check that what is there may go: nothing, or with ``replace`` a database that nobody has open.
@@ -206,6 +179,7 @@ class RestoreTarget:
         """Read CURRENT and the MANIFEST that were created.
 
         :raises CorruptionError: when CURRENT names none that was reserved, or it is damaged.
+        :raises InvalidArgumentError: when ``cf_paths`` names a column family that is not there.
         """
         if not {_CURRENT} <= set(self.files) or self.files[_CURRENT] > _MAX_CURRENT_BYTES:
             raise CorruptionError(
@@ -228,6 +202,11 @@ class RestoreTarget:
                 self._has_path_ids = self._has_path_ids or table.path_id != 0
             for blob in family.live_blobs():
                 self._families[blob.number] = family.name
+        known = [os.fsdecode(name) for name in self._comparators]
+        for name in sorted(set(self.paths.cf_paths) - set(known)):
+            raise InvalidArgumentError(
+                f"cf_paths: the backup has no column family {name!r}; it has {', '.join(map(repr, sorted(known)))}"
+            )
 
     def require_space(self, sizes: Mapping[str, int]) -> None:
         """Check the free space for files to be created, by their paths, on every file system that gets some.
@@ -298,10 +277,7 @@ class RestoreTarget:
         current = self._staged_file(_CURRENT)
         if not is_atomic:
             os.rename(current, os.path.join(main.staging, REAL_CURRENT_NAME))
-            with os.fdopen(self.create_file(current), "wb") as file:
-                file.write(BLOCKED)
-                file.flush()
-                os.fsync(file.fileno())
+            main.ownership.write_file(current, BLOCKED)
         for place in self._places:
             for directory, _, _ in os.walk(place.staging):
                 durable.fsync_directory(directory)
@@ -342,10 +318,7 @@ class RestoreTarget:
     def _rewrite(self, name: str, data: bytes) -> None:
         path = self._staged_file(name)
         os.unlink(path)
-        with durable.named_errors(), os.fdopen(self.create_file(path), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        self._places[0].ownership.write_file(path, data)
 
     def _fit_options(self) -> None:
         for name, size in self.files.items():
@@ -392,6 +365,24 @@ def open_target(paths: DatabasePaths, *, replace: bool, in_place: bool) -> Itera
             target.abandon()
             raise
         else:
+            target.finish()
+        finally:
+            target.unlock()
+
+
+def finish_leftovers(paths: DatabasePaths) -> None:
+    """Remove what a run has left that died when its database was exchanged, and only that.
+
+    :raises BusyError: when that run is not dead.
+    """
+    directories = _real_paths(paths).all_dirs()
+    leftovers = [os.path.join(d, name) for d in directories for name in (RECORD_NAME, STAGING_NAME, OLD_NAME)]
+    if not any(os.path.lexists(path) for path in leftovers):
+        return
+    with durable.named_errors():
+        target = RestoreTarget(paths, replace=False, in_place=False)
+        try:
+            target.lock_places()
             target.finish()
         finally:
             target.unlock()

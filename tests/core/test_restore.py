@@ -140,6 +140,24 @@ def test_existing_is_refused(repository: str, old: str) -> None:
     assert beside(old) == ["restored"]
 
 
+def test_done_already(repository: str, target: str) -> None:
+    """A place that is already the backup, and was never opened, is left as it is; opened once, it is a database."""
+    restore(repository, target)
+    before = fingerprint(target)
+    result = restore(repository, target)
+    assert (result.downloaded_files, result.reused_files, result.backup_id) == (0, result.file_count, 2)
+    assert fingerprint(target) == before
+    with pytest.raises(ExistsError):
+        restore(repository, target, backup_id=1)
+    flip(min(Path(target).glob("*.sst")), 100)
+    with pytest.raises(ExistsError):
+        restore(repository, target)
+    restore(repository, target, replace=True)
+    Rdict(target, Options(raw_mode=True)).close()
+    with pytest.raises(ExistsError):
+        restore(repository, target)
+
+
 def test_empty_directory_is_filled(repository: str, target: str) -> None:
     """An empty directory is no obstacle."""
     os.mkdir(target)
@@ -369,9 +387,9 @@ def test_stopped(repository: str, old: str) -> None:
     """Asked to stop, it stops between two chunks; the old database is untouched and nothing is left behind."""
     before = fingerprint(old)
     stop = threading.Event()
-    threading.Timer(0.5, stop.set).start()
+    options = TransferOptions(max_bytes_per_second=5000, progress_seconds=0.01, on_progress=lambda _: stop.set())
     with pytest.raises(CancelledError):
-        restore(repository, old, replace=True, stop=stop, options=TransferOptions(max_bytes_per_second=5000))
+        restore(repository, old, replace=True, stop=stop, options=options)
     assert fingerprint(old) == before
     assert beside(old) == ["restored"]
 
