@@ -36,7 +36,7 @@ from airflow_provider_rocksdb.core.verify import verify_backups
 from airflow_provider_rocksdb.core.verify_report import VerifyReport
 from tests.core.databases import NOBODY, flip, put, run_child
 from tests.core.repositories import ONCE, QUICK, WatchedFileSystem, aimrocks, build_old, grow, read_local_meta, take
-from tests.servers import S3Server
+from tests.servers import S3Server, Server
 
 LOCAL = LocalFileSystem()
 COMPLETE, INCOMPLETE, CORRUPT = State.COMPLETE, State.INCOMPLETE, State.CORRUPT
@@ -599,19 +599,19 @@ def test_stock_7(tmp_path: Path) -> None:
     assert verify(repository, level="checksums").state is CORRUPT
 
 
-def test_s3(template: Path, s3_server: S3Server) -> None:
-    """On a real S3 server a whole repository is complete, and damage behind the server is found."""
-    shutil.copytree(template, s3_server.behind)
-    filesystem = fsspec.filesystem("s3", **s3_server.storage_options)
+@pytest.mark.parametrize("kind", ["s3", "sftp", "webdav", "ftp"])
+def test_servers(kind: str, request: pytest.FixtureRequest, template: Path) -> None:
+    """On real servers a whole repository is complete, and damage behind the server is found."""
+    server: Server = request.getfixturevalue(f"{kind}_server")
+    shutil.copytree(template, server.behind)
+    filesystem = fsspec.filesystem(server.protocol, **server.storage_options)
     options: dict[str, Any] = {"all_backups": True, "level": "checksums", "options": QUICK}
-    report = verify_backups(filesystem, s3_server.place, **options)
+    report = verify_backups(filesystem, server.place, **options)
     assert (report.state, report.backup_ids, report.read_share) == (COMPLETE, (1, 2, 3), 1.0)
-    damage(shared_by_all(s3_server.behind), "flipped")
-    damage(next((s3_server.behind / "private" / "2").glob("MANIFEST-*")), "missing")
-    states = {
-        problem.file.partition("/")[0]: problem.state
-        for problem in verify_backups(filesystem, s3_server.place, **options).problems
-    }
+    damage(shared_by_all(server.behind), "flipped")
+    damage(next((server.behind / "private" / "2").glob("MANIFEST-*")), "missing")
+    problems = verify_backups(filesystem, server.place, **options).problems
+    states = {problem.file.partition("/")[0]: problem.state for problem in problems}
     assert states == {"shared_checksum": CORRUPT, "private": INCOMPLETE}
 
 
