@@ -89,7 +89,7 @@ def find_backup(
     search = _Search(Storage(filesystem, root), wanted, max(limits, default=None), db_id, options, stop)
     try:
         return search.run()
-    except (CancelledError, InvalidArgumentError):
+    except CancelledError:
         raise
     except Exception as error:  # noqa: BLE001 -- whatever a storage driver raises, it was not checked
         state, words = explain(error, search.storage.url)

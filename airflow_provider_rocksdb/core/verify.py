@@ -93,14 +93,14 @@ def verify_backups(
         raise InvalidArgumentError(f"backup id {backup_id}: expected an id from 1 on, or all backups, and not both")
     sample = _todays_sample(sample_percent, level, now)
     check = _Verification(Storage(filesystem, root), level, sample, scratch_dir, timeout_seconds, options, stop)
-    with _noting(check.problems, check.storage.url, "a repository that can be read"):
+    where, expected = check.storage.url, "a repository that can be read"
+    with _noting(check.problems, where, expected):
         check.layout = read_layout(check.storage, options, stop)
-        if check.layout == "backup_engine":
-            check.verify_repository(backup_id, all_backups)
-        elif backup_id is not None or sample is not None:
-            raise InvalidArgumentError(f"{check.storage.url}: is one database, without backup ids and without samples")
-        else:
-            check.verify_directory()
+    if check.layout == "directory" and (backup_id is not None or sample is not None):
+        raise InvalidArgumentError(f"{where}: is one database, without backup ids and without samples")
+    if not check.problems:
+        with _noting(check.problems, where, expected):
+            check.run(backup_id, all_backups)
     return check.report()
 
 
@@ -158,7 +158,14 @@ class _Verification:
             seconds=round(time.monotonic() - self.began, 3),
         )
 
-    def verify_directory(self) -> None:
+    def run(self, backup_id: int | None, all_backups: bool) -> None:
+        """Verify, by the layout."""
+        if self.layout == "directory":
+            self._verify_directory()
+        else:
+            self._verify_repository(backup_id, all_backups)
+
+    def _verify_directory(self) -> None:
         """Verify a database that lies there as it is."""
         if self.level == "restore":
             found = self._drill(None)
@@ -171,7 +178,7 @@ class _Verification:
         if self.level != "files":
             self.read = _Amount(found.read_files, found.read_bytes)
 
-    def verify_repository(self, backup_id: int | None, all_backups: bool) -> None:
+    def _verify_repository(self, backup_id: int | None, all_backups: bool) -> None:
         """Verify backups by their metas."""
         metas = list_metas(self.storage, self.options, self.stop)
         wanted = set(metas) if all_backups else {backup_id or max(metas, default=0)} & metas.keys()
@@ -250,7 +257,7 @@ def _noting(problems: list[Problem], file: str, expected: str, *backup_ids: int)
     """Turn every refusal to look into a problem."""
     try:
         yield
-    except (CancelledError, InvalidArgumentError):
+    except CancelledError:
         raise
     except Exception as error:  # noqa: BLE001 -- whatever a storage driver raises, it was not checked
         state, got = explain(error, file)
