@@ -4,8 +4,8 @@ The rules are those of restic's ``forget`` (``internal/data/snapshot_policy.go``
 
 - backups are looked at from the newest to the oldest; a later rule is not told what an earlier one has kept
 - ``keep_last`` n: the newest n
-- ``keep_hourly``, ``_daily``, ``_weekly``, ``_monthly``, ``_yearly`` n: the newest of each period, for the newest n periods
-  that have one; weeks are those of ISO 8601, from Monday on
+- ``keep_hourly``, ``_daily``, ``_weekly``, ``_monthly``, ``_yearly`` n: the newest of each period, for the newest n
+  periods that have one; weeks are those of ISO 8601, from Monday on
 - a rule that has not used up its count when it comes to the oldest backup keeps that, too
 - ``keep_within``: all that are younger than the newest one less this duration
 - -1 stands for "without limit"
@@ -27,7 +27,8 @@ UNLIMITED = -1
 
 _LAST_SECOND = 253402300799  # of the year 9999: a meta may say more
 _FIRST = datetime(1, 1, 1, tzinfo=UTC)
-_DURATION = re.compile(r"(?=.)(?:([0-9]{1,6})y)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})d)?(?:([0-9]{1,6})h)?")
+_DURATION = re.compile(r"([0-9]{1,6}[ymdh])+")
+_UNITS = {"y": "years", "m": "months", "d": "days", "h": "hours"}
 
 
 class Duration(NamedTuple):
@@ -52,13 +53,13 @@ class Duration(NamedTuple):
 
 
 def parse_duration(text: str) -> Duration:
-    """Read a duration such as ``2y5m7d3h``: years, months, days and hours, in this order, any of them left out.
+    """Read a duration such as ``2y5m7d3h``: numbers of years, months, days and hours, each at most once.
 
     :raises InvalidArgumentError: when it is none, or zero.
     """
-    match = _DURATION.fullmatch(text.strip())
-    duration = Duration(*(int(number or 0) for number in match.groups())) if match else Duration()
-    if not any(duration):
+    parts = [(_UNITS[part[-1]], int(part[:-1])) for part in re.findall(r"[0-9]+[ymdh]", text)]
+    duration = Duration(**dict(parts))
+    if not _DURATION.fullmatch(text) or len(dict(parts)) != len(parts) or not any(duration):
         raise InvalidArgumentError(f"duration {text!r}: expected one like 2y5m7d3h (years, months, days, hours)")
     return duration
 
@@ -88,9 +89,8 @@ class RetentionPolicy:
         if self.keep_within:
             parse_duration(self.keep_within)
         elif not any(getattr(self, name) for name in _COUNTED):
-            raise InvalidArgumentError(
-                f"this policy would keep no backup; give at least one of {', '.join(rule.name for rule in fields(self))}"
-            )
+            rules = ", ".join(rule.name for rule in fields(self))
+            raise InvalidArgumentError(f"this policy would keep no backup; give at least one of {rules}")
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if value)
