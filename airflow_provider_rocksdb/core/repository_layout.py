@@ -75,7 +75,9 @@ def mark_name(path: str) -> str:
 def marked_path(name: str) -> str | None:
     """Return the path that a name in ``unreferenced/`` marks, or None when it marks none."""
     folder, dot, rest = name.partition(".")
-    return f"{folder}/{rest}" if dot and rest and folder in (META, PRIVATE, SHARED, OLD_SHARED, INCOMING) else None
+    return (
+        f"{folder}/{rest}" if dot and rest and folder in (META, PRIVATE, SHARED, OLD_SHARED, MARKS, INCOMING) else None
+    )
 
 
 def is_temporary(folder: str, name: str) -> bool:

@@ -41,6 +41,7 @@ from airflow_provider_rocksdb.core.transfer import TransferOptions
 DELETE_WITHIN_SECONDS = 60.0
 WAIT_SECONDS = 600.0
 COMMIT_WITHIN_SECONDS = 900.0
+RESERVED_SECONDS = COMMIT_WITHIN_SECONDS + WAIT_SECONDS  # then a reservation counts no more, and is litter
 
 _POLL_SECONDS = 2.0
 
