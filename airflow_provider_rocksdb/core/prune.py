@@ -200,7 +200,8 @@ class _Prune:
 
     def _delete_due(self, view: _View) -> _View:
         """Delete what is due, in rounds of limited length; return what the repository was like in the last."""
-        has_more = bool(view.holding_marks() or view.marks.deleting or view.marks.reserved)
+        at_once = bool(self.marked) and not self.grace_seconds
+        has_more = at_once or bool(view.holding_marks() or view.marks.deleting or view.marks.reserved)
         while has_more:
             began, token = elapsed(), f"{MARKS}/{DELETING_PREFIX}{secrets.token_hex(8)}"
             try:

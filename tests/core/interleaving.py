@@ -219,10 +219,10 @@ class World:
         inventory = Inventory("/db", "db", 1, tuple(files), (), None)
         return self._start(f"backup {blobs}", lambda fs: create_backup(inventory, fs, ROOT, options=ONCE), 0.0)
 
-    def prune(self, keep_last: int = 1, skew: float = 0.0, grace: float = GRACE) -> Actor:
+    def prune(self, keep_last: int = 1, skew: float = 0.0) -> Actor:
         """Start a prune whose host's time of day is off by some seconds."""
         policy = RetentionPolicy(keep_last=keep_last)
-        work = lambda fs: prune_backups(fs, ROOT, policy, grace_seconds=grace, options=ONCE)  # noqa: E731
+        work = lambda fs: prune_backups(fs, ROOT, policy, grace_seconds=GRACE, options=ONCE)  # noqa: E731
         return self._start("prune", work, skew)
 
     def _start(self, name: str, work: Callable[[AbstractFileSystem], Any], skew: float) -> Actor:

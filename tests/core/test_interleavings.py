@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 from airflow_provider_rocksdb.core import prune, repository, repository_marks
 from airflow_provider_rocksdb.core.repository_marks import LastLook
 from airflow_provider_rocksdb.core.repository_usage import Metas, Objects
+from tests.core import interleaving
 from tests.core.interleaving import ROOT, Actor, World
 
 HOUR, DAY = 3600.0, 86400.0
@@ -203,10 +204,6 @@ def _all_gone_ids(objects: Objects, names: Any) -> list[int]:
     return sorted(ids - {int(name) for name in names})
 
 
-def _all_marked(view: Any, grace_seconds: float) -> list[Any]:
-    return [view.unreferenced[path] for path in view.unreferenced if path in view.marks.marked]
-
-
 LOOK_AGAIN, READ = prune._Prune._look_again, Metas.read
 
 ABLATIONS: dict[str, tuple[str, Any, str, Any]] = {
@@ -219,7 +216,7 @@ ABLATIONS: dict[str, tuple[str, Any, str, Any]] = {
     "the prune reads metas once": ("prune, backup", Metas, "read", _read_once),
     "the prune reads metas before reservations": ("backup, prune", prune._Prune, "_look_again", _metas_first),
     "the prune reads no reservations": ("backup, prune", prune, "decode_reservation", lambda _: frozenset()),
-    "the prune knows no grace period": ("backup, first prune", prune._View, "find_due", _all_marked),
+    "the prune knows no grace period": ("backup, first prune", interleaving, "GRACE", 0.0),
     "the prune frees the highest id": ("sleeps", Objects, "_gone_ids", _all_gone_ids),
 }
 
@@ -329,7 +326,7 @@ def test_any_interleaving(sources: dict[str, Path]) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=100,
+            max_examples=150,
             stateful_step_count=30,
             deadline=None,
             database=None,
