@@ -72,10 +72,14 @@ def _failure(error: BaseException, command: str) -> Outcome:
 
 def _report(outcome: Outcome, arguments: Any) -> None:
     failed = EXIT_STATUS[outcome.state] != 0
-    line, details = outcome.line, outcome.details
-    if failed:  # what storage says about a failure may repeat what it was given
+    line, details, table = outcome.line, outcome.details, list(outcome.table)
+    if failed or table:  # what storage says about a failure may repeat what it was given
         line = storage.mask_secrets(line, arguments.storage_options)
         details = storage.mask_secrets(details, arguments.storage_options)
+        table = storage.mask_secrets(table, arguments.storage_options)
+    if not arguments.json:
+        sys.stdout.writelines(f"{_printable(text)}\n" for text in table)
+    if failed:
         sys.stderr.write(f"{arguments.command}: {outcome.state}: {_one_line(line)}\n")
     if arguments.json:
         sys.stdout.write(json.dumps({"state": outcome.state, **details}) + "\n")
@@ -86,7 +90,11 @@ def _report(outcome: Outcome, arguments: Any) -> None:
 
 def _one_line(text: str) -> str:
     """Return text as one line without control characters: names of files are other people's."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    return _printable(" ".join(text.split()))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 if __name__ == "__main__":

@@ -22,11 +22,13 @@ class Outcome:
     :param state: ``done``, or what a check says: ``complete``, ``incomplete``, ``corrupt``, ``could_not_check``
     :param line: the same for a reader
     :param details: the same for a program
+    :param table: lines for a reader, above ``line``
     """
 
     state: str
     line: str
     details: dict[str, Any] = field(default_factory=dict)
+    table: tuple[str, ...] = ()
 
 
 def checkpoint(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
@@ -98,10 +100,29 @@ def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
         return _upload(checkpoint_dir, filesystem, root, arguments, stop)
 
 
+def prune(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
+    """Delete backups by policy, and in time what only they needed."""
+    from airflow_provider_rocksdb.core.prune import prune_backups
+
+    filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
+    result = prune_backups(
+        filesystem,
+        root,
+        arguments.policy,
+        dry_run=arguments.dry_run,
+        grace_seconds=arguments.grace_period,
+        stop=stop,
+    )
+    *table, line = result.lines()
+    state = "could_not_check" if result.unreadable else "done"
+    return Outcome(state, f"{arguments.backup_dir}: {line}", result.to_dict(), tuple(table))
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace, threading.Event], Outcome]] = {
     "backup": backup,
     "check": check,
     "checkpoint": checkpoint,
+    "prune": prune,
 }
 
 

@@ -75,18 +75,21 @@ class PruneResult:
         }
 
     def lines(self) -> list[str]:
-        """Return what happened to each backup, the newest first, and to the objects, for a reader."""
-        done = "would be" if self.dry_run else "were"
+        """Return for a reader: each backup with its reason, the newest first; what was not done; the sum."""
         texts = [f"{'backup':>10}  {'time':20}  {'':6}  reasons"]
         for decision in self.plan.decisions:
             action = "keep" if decision.keep else "remove"
             reasons = ", ".join(decision.reasons) or "no rule keeps it"
             texts.append(f"{decision.backup_id:>10}  {decision.time:20}  {action:6}  {reasons}")
-        texts += [
-            f"{key:>10}  {'':20}  {'keep':6}  cannot be read: {why}" for key, why in sorted(self.unreadable.items())
-        ]
-        texts.append(
-            f"{len(self.removed_backups)} of {len(self.plan.decisions)} backups {done} removed; unreferenced objects: "
-            f"{self.removed} {done} deleted, {self.waiting} wait for the grace period, {self.marked} {done} marked"
-        )
-        return texts + [f"not done: {failure}" for failure in self.failures]
+        for backup_id, reason in sorted(self.unreadable.items()):
+            texts.append(f"{backup_id:>10}  {'':20}  {'keep':6}  cannot be read: {reason}")
+        texts += [f"not done: {failure}" for failure in self.failures]
+        did = "would be" if self.dry_run else "were"
+        if self.unreadable:
+            objects = "no object is marked or deleted while a meta cannot be read"
+        else:
+            objects = (
+                f"of the objects that none needs, {self.removed} {did} deleted, {self.marked} {did} marked, "
+                f"{self.waiting} wait; {len(self.failures)} failures"
+            )
+        return [*texts, f"{len(self.removed_backups)} of {len(self.plan.decisions)} backups {did} removed; {objects}"]

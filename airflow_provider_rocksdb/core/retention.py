@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -89,8 +89,7 @@ class RetentionPolicy:
         if self.keep_within:
             parse_duration(self.keep_within)
         elif not any(getattr(self, name) for name in _COUNTED):
-            rules = ", ".join(rule.name for rule in fields(self))
-            raise InvalidArgumentError(f"this policy would keep no backup; give at least one of {rules}")
+            raise InvalidArgumentError(f"this policy would keep no backup; give at least one of {', '.join(RULES)}")
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if value)
@@ -179,6 +178,7 @@ _PERIODS: dict[str, _Period] = {
     "keep_yearly": lambda time, _: (time.year,),
 }
 _COUNTED = tuple(_PERIODS)
+RULES = (*_COUNTED, "keep_within")
 
 
 def _keep_newest_of_each(
