@@ -73,7 +73,8 @@ def prune_backups(
     :param grace_seconds: how long an object must have been seen unreferenced before it is deleted. Below an hour only
         when no backup runs at the same time: see :mod:`.repository_marks`.
     :param stop: set it to stop between two requests; what was deleted by then stays deleted.
-    :raises AccessError, NotFoundError, InvalidArgumentError, TransferError: when the repository cannot be listed.
+    :raises NotFoundError: when there is no backup at all.
+    :raises AccessError, InvalidArgumentError, TransferError: when the repository cannot be listed.
     :raises CancelledError: when ``stop`` was set.
     """
     if not 0 <= grace_seconds < float("inf"):
@@ -130,9 +131,12 @@ class _Prune:
         self.marked: dict[str, Unreferenced] = {}
         self.removed: dict[str, Unreferenced] = {}
         self.failures: dict[str, str] = {}
+        self.has_given_up = False
 
     def run(self, dry_run: bool) -> PruneResult:
         self.metas.read()
+        if not self.metas.readable and not self.metas.unreadable:
+            raise NotFoundError(f"{self.storage.url}: there is no backup; is this the backup repository?")
         times = [BackupTime(backup_id, meta.timestamp) for backup_id, meta in self.metas.readable.items()]
         plan = plan_retention(times, self.policy, time.time())
         marks = self._drop_marks(self._view(list_marks(self.storage, self.options, self.stop)), dry_run)
@@ -219,7 +223,7 @@ class _Prune:
                     self.storage.delete(token)
             self.removed |= {path: view.unreferenced[path] for path in deleted}
             self._each(deleted, lambda path: self._delete(mark_name(path)))
-            has_more = bool(deleted) and len(deleted) < len(due)
+            has_more = bool(deleted) and len(deleted) < len(due) and not self.has_given_up
         return view
 
     def _look_again(self, token: str) -> _View:
@@ -267,6 +271,7 @@ class _Prune:
                 raise error
             self.failures[name] = str(error)
         if outcome.not_begun:
+            self.has_given_up = True
             self.failures["and"] = f"{outcome.not_begun} more were not tried, for the storage kept failing"
         return [name for name, is_done in outcome.results.items() if is_done]
 
