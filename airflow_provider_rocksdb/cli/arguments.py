@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_rocksdb import __version__
 from airflow_provider_rocksdb.cli import storage
+from airflow_provider_rocksdb.core.errors import InvalidArgumentError
 from airflow_provider_rocksdb.core.format.backup_meta import decode_backup_id
+from airflow_provider_rocksdb.core.retention import RetentionPolicy, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +44,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_backup(commands)
     _add_list(commands)
     _add_verify(commands)
+    _add_prune(commands)
     arguments = parser.parse_args(argv)
+    if arguments.command == "prune":
+        _read_policy(arguments, parser)
     uploads_one = arguments.command == "backup" and arguments.no_checkpoint
     if uploads_one and (arguments.wal_dir or arguments.db_path or arguments.cf_path):
         parser.error("--no-checkpoint uploads one directory: it goes with no --wal-dir, --db-path or --cf-path")
@@ -174,6 +179,54 @@ def _add_verify(commands: Any) -> None:
     _add_storage_options(command)
 
 
+def _add_prune(commands: Any) -> None:
+    command = _add_command(
+        commands, "prune", "Delete backups by policy, and what was marked as needed by none a grace period ago."
+    )
+    command.add_argument("backup_dir", type=_path_or_url, metavar="BACKUP_DIR", help="a path or an fsspec URL")
+    add_retention_options(command)
+    command.add_argument(
+        "--grace-period",
+        type=_grace_seconds,
+        default="1d",
+        metavar="DURATION",
+        help="delete what was seen unreferenced so long ago, in days and hours; below 1h only when no backup runs at "
+        "the same time (default: 1d)",
+    )
+    command.add_argument("--dry-run", action="store_true", help="only print what would be done")
+    _add_storage_options(command)
+
+
+def add_retention_options(command: argparse.ArgumentParser) -> None:
+    """Add the rules of a retention policy, which :func:`read_retention_policy` reads."""
+    group = command.add_argument_group("backups to keep (restic's rules; -1: no limit; periods are those of UTC)")
+    group.add_argument("--keep-last", type=_count, default=0, metavar="N", help="the newest N")
+    for period in ("hour", "day", "week", "month", "year"):
+        name = "daily" if period == "day" else f"{period}ly"
+        group.add_argument(
+            f"--keep-{name}", type=_count, default=0, metavar="N", help=f"the newest of each {period}, for N {period}s"
+        )
+    group.add_argument(
+        "--keep-within", metavar="DURATION", help="all that are younger than the newest less this, such as 2y5m7d3h"
+    )
+
+
+def read_retention_policy(arguments: argparse.Namespace) -> RetentionPolicy | None:
+    """Return the policy of the command line; None when it has no rule.
+
+    :raises InvalidArgumentError: for rules that keep nothing, or make no sense.
+    """
+    rules = {name: value for name, value in vars(arguments).items() if name.startswith("keep_")}
+    return RetentionPolicy(**rules) if any(rules.values()) else None
+
+
+def _read_policy(arguments: argparse.Namespace, parser: Parser) -> None:
+    try:
+        arguments.policy = read_retention_policy(arguments) or RetentionPolicy()
+    except InvalidArgumentError as error:
+        parser.error(str(error))
+
+
 def _add_live_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--allow-copy", action="store_true", help="copy files that can be neither linked nor reflinked"
@@ -234,6 +287,28 @@ def _percent(text: str) -> float:
     if value > 100:
         raise argparse.ArgumentTypeError(f"expected at most 100, got {text!r}")
     return value
+
+
+def _count(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -2
+    if value < -1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0, or -1 for no limit, got {text!r}")
+    return value
+
+
+def _grace_seconds(text: str) -> float:
+    if text == "0":
+        return 0.0
+    try:
+        duration = parse_duration(text)
+    except InvalidArgumentError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if duration.years or duration.months:
+        raise argparse.ArgumentTypeError(f"expected days and hours, such as 1d12h, or 0, got {text!r}")
+    return duration.days * 86400.0 + duration.hours * 3600.0
 
 
 def _path_or_url(text: str) -> str:

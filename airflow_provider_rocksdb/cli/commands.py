@@ -134,11 +134,30 @@ def verify(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
     return Outcome(report.state.value, line, report.to_dict(), tuple(map(str, report.problems)))
 
 
+def prune(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
+    """Delete backups by policy, and in time what only they needed."""
+    from airflow_provider_rocksdb.core.prune import prune_backups
+
+    filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
+    result = prune_backups(
+        filesystem,
+        root,
+        arguments.policy,
+        dry_run=arguments.dry_run,
+        grace_seconds=arguments.grace_period,
+        stop=stop,
+    )
+    *table, line = result.lines()
+    state = "could_not_check" if result.unreadable else "done"
+    return Outcome(state, f"{arguments.backup_dir}: {line}", result.to_dict(), tuple(table))
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace, threading.Event], Outcome]] = {
     "backup": backup,
     "check": check,
     "checkpoint": checkpoint,
     "list": list_,
+    "prune": prune,
     "verify": verify,
 }
 

@@ -1,4 +1,4 @@
-"""Create a checkpoint of a RocksDB database, delete it, back up the database, verify backups."""
+"""Checkpoints of a RocksDB database; its backup in one task; its backups verified and pruned."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from airflow_provider_rocksdb.core.upload import Layout
     from airflow_provider_rocksdb.core.verify import VerifyLevel
     from airflow_provider_rocksdb.hooks.rocksdb import Mode
+
+_MAX_LISTED = 200  # items of a list in an XCom
 
 
 class RocksDBCreateCheckpointOperator(RocksDBBaseOperator):
@@ -329,3 +331,80 @@ class RocksDBVerifyBackupOperator(RocksDBBaseOperator):
             report.raise_for_state()
         self.log.info("%s: %s", report.backup_dir, report.summary)
         return report.to_dict()
+
+
+class RocksDBPruneBackupsOperator(RocksDBBaseOperator):
+    """Delete backups by policy, and in time what only they needed: objects wait for a grace period first.
+
+    The rules are restic's; a backup is kept when any of them keeps it, and the newest always. The plan, with a reason
+    for each backup, is logged and returned, the newest backups of it; what could not be deleted is, too, and is tried
+    again by the next run. A meta that cannot be read fails the task, after everything else that it may do is done.
+
+    :param rocksdb_conn_id: connection of type ``rocksdb``.
+    :param db_dir: not used here.
+    :param backup_dir: path or URL of the backup repository; default: that of the connection.
+    :param storage_conn_id: Airflow connection of the storage; default: that of the RocksDB connection.
+    :param storage_options: arguments of the fsspec file system, instead of a storage connection.
+    :param keep_last: keep the newest so many backups; -1: all.
+    :param keep_hourly: keep the newest backup of each hour (UTC), for so many hours that have one; so for
+        ``keep_daily``, ``keep_weekly`` (from Monday), ``keep_monthly`` and ``keep_yearly``.
+    :param keep_within: keep all that are younger than the newest less this, such as ``2y5m7d3h``.
+    :param grace_seconds: how long an object must have been seen unreferenced before it is deleted.
+    :param plan_only: only say what would be done (a dry run).
+    """
+
+    template_fields: Sequence[str] = (
+        *RocksDBBaseOperator.template_fields,
+        "backup_dir",
+        "storage_conn_id",
+        "keep_within",
+    )
+
+    def __init__(
+        self,
+        *,
+        backup_dir: str | None = None,
+        storage_conn_id: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        keep_last: int = 0,
+        keep_hourly: int = 0,
+        keep_daily: int = 0,
+        keep_weekly: int = 0,
+        keep_monthly: int = 0,
+        keep_yearly: int = 0,
+        keep_within: str | None = None,
+        grace_seconds: float = 86400.0,
+        plan_only: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backup_dir = backup_dir
+        self.storage_conn_id = storage_conn_id
+        self.storage_options = storage_options
+        self.keep_last = keep_last
+        self.keep_hourly = keep_hourly
+        self.keep_daily = keep_daily
+        self.keep_weekly = keep_weekly
+        self.keep_monthly = keep_monthly
+        self.keep_yearly = keep_yearly
+        self.keep_within = keep_within
+        self.grace_seconds = grace_seconds
+        self.plan_only = plan_only
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Prune; return the plan and what was done, of each list the first items."""
+        from airflow_provider_rocksdb.core.prune import prune_backups
+        from airflow_provider_rocksdb.core.retention import RULES, RetentionPolicy
+
+        with self.stoppable() as stop:
+            policy = RetentionPolicy(**{rule: getattr(self, rule) for rule in RULES})
+            storage = self.hook.get_storage(self.backup_dir, self.storage_conn_id, self.storage_options)
+            result = prune_backups(
+                *storage, policy, dry_run=self.plan_only, grace_seconds=self.grace_seconds, stop=stop
+            )
+            self.log.info("Policy: %s\n%s", policy, "\n".join(result.lines()))
+            summary = result.to_dict(limit=_MAX_LISTED)
+            if result.unreadable:  # the task fails, and what it did should be known
+                context["ti"].xcom_push(key="return_value", value=summary)
+                result.raise_for_unreadable()
+        return summary
