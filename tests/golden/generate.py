@@ -142,11 +142,11 @@ def java(pyspark: str) -> Writer:
 
 
 def upgraded(work: Path, place: Path) -> Told:
-    """LevelDB, then C: what ``leveldb`` has written, opened by RocksDB 7.8."""
+    """LevelDB, then C: what ``leveldb`` has written, opened by RocksDB (Debian's asserts against that)."""
     with tempfile.TemporaryDirectory() as other:
         node("classic-level@1.4.1")(work, Path(other))
         shutil.copytree(Path(other, "db"), place / "work" / "db")
-    return c_api(DEBIAN, "upgraded")(work, place)
+    return c_api(AIMROCKS, "upgraded")(work, place)
 
 
 def DEBIAN(_: Path) -> Path:  # noqa: N802 -- reads as the constants beside it
@@ -176,7 +176,7 @@ PROGRAMS: dict[str, Writer] = {
     },
     "rocksdict-7.4": python("rocksdict==0.3.2", "rocksdict"),
     "leveldb": node("classic-level@1.4.1"),
-    "debian-7.8-upgraded": upgraded,
+    "aimrocks-6.29-upgraded": upgraded,
     **{
         f"debian-7.8-{scenario}": c_api(DEBIAN, scenario)
         for scenario in (
@@ -207,6 +207,7 @@ PROGRAMS: dict[str, Writer] = {
             "timestamps",
             "two_phase",
             "tables",
+            "atomic_flush",
         )
     },
     "rocksdict-9.8": python("rocksdict==0.3.29", "rocksdict"),
@@ -273,7 +274,7 @@ def dump_manifest(manifest: Path) -> Told:
     sections = re.split(r'-+ Column family "(.*)"  \(ID (\d+)\) -+', text)[1:]
     families = {}
     for name, _, body in zip(sections[::3], sections[1::3], sections[2::3], strict=True):
-        head = re.search(r"log number: (\d+)\ncomparator: (.*)", body)
+        head = re.search(r"log number: (\d+)\ncomparator: <?([^>\n]*)", body)
         assert head
         families[name] = {
             "log_number": int(head[1]),
