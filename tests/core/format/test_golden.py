@@ -368,7 +368,7 @@ def test_manifest_cut(golden: Golden) -> None:
     """A MANIFEST cut at any byte says what its whole records and groups say."""
     data = golden.manifest.read_bytes()
     said = prefixes(data)
-    for cut in window(data, 400, golden.name):
+    for cut in window(data, 150, golden.name):
         reader = read_manifest(data[:cut])
         assert reader.end == max((end for end in said if end <= cut), default=0)
         assert reader.end == 0 or summary(reader.version) == said[reader.end]
@@ -379,7 +379,7 @@ def test_manifest_flipped(golden: Golden) -> None:
     """A flipped byte of a MANIFEST is refused, or costs records at its end; it never says anything else."""
     data = golden.manifest.read_bytes()
     said = prefixes(data)
-    for offset in window(data, 400, golden.name):
+    for offset in window(data, 150, golden.name):
         damaged = bytearray(data)
         damaged[offset] ^= random.Random(offset).randrange(1, 256)  # noqa: S311 -- the same each time
         try:
@@ -391,13 +391,13 @@ def test_manifest_flipped(golden: Golden) -> None:
 
 
 @every
-@pytest.mark.parametrize("tail", [b"\0", b"\0" * 5000, b"\xff" * 40, b"MANIFEST"], ids=["zero", "zeros", "ones", "text"])
-def test_manifest_with_more_behind(golden: Golden, tail: bytes) -> None:
+def test_manifest_with_more_behind(golden: Golden) -> None:
     """Bytes behind the last record change nothing, and are told unless they are zeros."""
     data = golden.manifest.read_bytes()
-    reader = read_manifest(data + tail)
-    assert (reader.end, summary(reader.version)) == (len(data), summary(golden.version))
-    assert (reader.bad_tail is None and not reader.is_torn) == (not tail.strip(b"\0"))
+    for tail in (b"\0", b"\0" * 5000, b"\xff" * 40, b"MANIFEST"):
+        reader = read_manifest(data + tail)
+        assert (reader.end, summary(reader.version)) == (len(data), summary(golden.version))
+        assert (reader.bad_tail is None and not reader.is_torn) == (not tail.strip(b"\0"))
 
 
 @every

@@ -1,0 +1,105 @@
+"""How fast a MANIFEST is read, whole and by tailing, beside ``ldb manifest_dump`` of the same file.
+
+``python benchmarks/manifest_reading.py [MEGABYTES]``, from the repository's root; ldb is in Debian's rocksdb-tools. The
+MANIFEST is what a busy database of RocksDB 9 leaves behind: flushes, each with a new log number, and compactions of ten
+files into ten.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from airflow_provider_rocksdb.core.format.manifest import ManifestReader
+from tests.core.format import encoders as e
+from tests.core.format.encoders import LogWriter, s, v
+
+LIVE_FILES = 500
+TAIL_STEPS = 1000
+
+
+def new_file(number: int, rng: random.Random) -> bytes:
+    """Encode one file as RocksDB 9 does: times, epoch, unique id, tail size; user keys of 24 bytes."""
+    sequences = (number * 1000, number * 1000 + 999)
+    smallest, largest = (rng.randbytes(24) + (sequence << 8 | 1).to_bytes(8, "little") for sequence in sequences)
+    fields = ((5, v(1_700_000_000)), (6, v(1_700_000_000)), (13, v(number)), (12, rng.randbytes(16)), (15, v(4000)))
+    keys = (min(smallest, largest), max(smallest, largest))
+    return e.new_file_4(0, number, 67_108_864 + number, *fields, sequences=sequences, keys=keys)
+
+
+def edits() -> Iterator[bytes]:
+    """Yield the edits of an endless MANIFEST."""
+    rng = random.Random(1)  # noqa: S311 -- the same MANIFEST each time
+    yield e.db_id(b"0" * 36) + e.comparator(b"leveldb.BytewiseComparator") + v(8201) + s(b"\1")
+    yield e.log_number(4) + e.next_file_number(5) + e.last_sequence(0)
+    live: list[int] = []
+    number = 10
+    while True:
+        head = e.log_number(number) + e.prev_log_number(0) + e.next_file_number(number + 20)
+        tail = e.last_sequence(number * 1000 + 999)
+        added = 1 if len(live) < LIVE_FILES or number % 3 else 10
+        removed = live[:added] if len(live) >= LIVE_FILES else []
+        live = [*live[len(removed) :], *range(number, number + added)]
+        deletions = b"".join(e.deleted_file(0, old) for old in removed)
+        yield head + tail + deletions + b"".join(new_file(number + index, rng) for index in range(added))
+        number += added
+
+
+def write_manifest(path: Path, size: int) -> None:
+    writer = LogWriter()
+    for edit in edits():
+        writer.add(edit)
+        if len(writer.data) >= size:
+            break
+    path.write_bytes(writer.data)
+
+
+def read(path: Path, steps: int) -> ManifestReader:
+    """Read a MANIFEST as if it had grown in that many steps."""
+    reader = ManifestReader(path.name)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for step in range(1, steps + 1):
+            reader.read(lambda offset, length: os.pread(file.fileno(), length, offset), size * step // steps)
+    return reader
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Return the best of three."""
+    measured = []
+    for _ in range(3):
+        started = time.perf_counter()
+        call()
+        measured.append(time.perf_counter() - started)
+    return min(measured)
+
+
+def main() -> None:
+    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 64
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "MANIFEST-000005")
+        write_manifest(path, megabytes << 20)
+        size = path.stat().st_size
+        reader = read(path, 1)
+        files = sum(len(family.tables) for family in reader.version.column_families.values())
+        print(f"{size / 1e6:.1f} MB, {reader.version.next_file_number} file numbers, {files} live files at the end")
+        rows = {"read whole": seconds(lambda: read(path, 1)), f"in {TAIL_STEPS} steps": seconds(lambda: read(path, TAIL_STEPS))}
+        if shutil.which("ldb"):
+            command = ["ldb", "manifest_dump", f"--path={path}"]
+            rows["ldb manifest_dump"] = seconds(lambda: subprocess.run(command, capture_output=True, check=True))
+        for name, taken in rows.items():
+            ratio = f", {taken / rows['ldb manifest_dump']:.2f} times ldb's time" if "ldb manifest_dump" in rows else ""
+            print(f"{name:18} {taken:6.2f} s  {size / 1e6 / taken:6.1f} MB/s{ratio}")
+
+
+if __name__ == "__main__":
+    main()
