@@ -24,7 +24,7 @@ from tests.core.format import encoders as e
 from tests.core.format.encoders import LogWriter, s, v
 
 LIVE_FILES = 500
-TAIL_STEPS = 1000
+MANNERS = {"read whole": 1, "in 1,000 steps": 1000}
 
 
 def new_file(number: int, rng: random.Random) -> bytes:
@@ -55,6 +55,7 @@ def edits() -> Iterator[bytes]:
 
 
 def write_manifest(path: Path, size: int) -> None:
+    """Write a MANIFEST of at least ``size`` bytes."""
     writer = LogWriter()
     for edit in edits():
         writer.add(edit)
@@ -84,6 +85,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
+    """Write, measure, print."""
     megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 64
     with tempfile.TemporaryDirectory() as place:
         path = Path(place, "MANIFEST-000005")
@@ -92,7 +94,7 @@ def main() -> None:
         reader = read(path, 1)
         files = sum(len(family.tables) for family in reader.version.column_families.values())
         print(f"{size / 1e6:.1f} MB, {reader.version.next_file_number} file numbers, {files} live files at the end")
-        rows = {"read whole": seconds(lambda: read(path, 1)), f"in {TAIL_STEPS} steps": seconds(lambda: read(path, TAIL_STEPS))}
+        rows = {name: seconds(lambda steps=steps: read(path, steps)) for name, steps in MANNERS.items()}
         if shutil.which("ldb"):
             command = ["ldb", "manifest_dump", f"--path={path}"]
             rows["ldb manifest_dump"] = seconds(lambda: subprocess.run(command, capture_output=True, check=True))

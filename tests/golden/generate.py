@@ -1,4 +1,4 @@
-"""Make the golden databases: ``python tests/golden/generate.py WORK_DIR [NAME]...``; without names, all that are missing.
+"""Make golden databases: ``python tests/golden/generate.py WORK_DIR [NAME]...``; without names, those missing.
 
 Each is written by a real program of another RocksDB (or LevelDB) and copied while that program has it open, as if the
 process had died: ``<name>.tar.xz``. Beside it lies ``<name>.json``: what the program itself, its LOG and Debian's
@@ -56,11 +56,15 @@ def run(*command: str | Path, **environment: str) -> str:
     return done.stdout.decode()
 
 
+def pip(command: str, *arguments: str) -> None:
+    run(sys.executable, "-m", "pip", command, "-q", "--no-deps", *arguments)
+
+
 def pypi(work: Path, package: str) -> Path:
-    """Directory into which a package is installed, without what it depends on."""
+    """Install a package, without what it depends on."""
     place = work / package
     if not place.exists():
-        run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--only-binary=:all:", f"--target={place}", package)
+        pip("install", "--only-binary=:all:", f"--target={place}", package)
     return place
 
 
@@ -73,10 +77,10 @@ def npm(work: Path, package: str) -> Path:
 
 
 def rocksdb_jar(work: Path, pyspark: str) -> Path:
-    """RocksDB's jar out of the source archive of a pyspark."""
+    """Take RocksDB's jar out of the source archive of a pyspark."""
     if not list(work.glob(f"{pyspark}/rocksdbjni-*.jar")):
         (work / pyspark).mkdir(exist_ok=True)
-        run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary=:all:", f"-d{work / pyspark}", pyspark)
+        pip("download", "--no-binary=:all:", f"--dest={work / pyspark}", pyspark)
         (archive,) = (work / pyspark).glob("*.tar.gz")
         with tarfile.open(archive) as tar:
             (member,) = (m for m in tar if "/rocksdbjni-" in m.name)
@@ -222,7 +226,7 @@ PROGRAMS: dict[str, Writer] = {
 
 
 def parse_sstables(text: str) -> tuple[dict[int, list[int]], list[int]]:
-    """Files of the property ``rocksdb.sstables``: number to size and level; numbers of the blob files."""
+    """Read the property ``rocksdb.sstables``: files by number, with size and level; numbers of blob files."""
     files, level = {}, -1
     for line in text.splitlines():
         if match := re.match(r"--- level (\d+) ---", line):
@@ -233,9 +237,9 @@ def parse_sstables(text: str) -> tuple[dict[int, list[int]], list[int]]:
 
 
 def read_log(directory: Path) -> Told:
-    """What RocksDB has written into its LOG: its version, every SST and blob file, who made it."""
-    texts = [path.read_text(errors="replace") for path in sorted(directory.glob("LOG*"), key=lambda p: (p.name == "LOG", p.name))]
-    text = "".join(texts)
+    """Read what RocksDB has written into its LOG: its version, every SST file, and the session that made it."""
+    logs = [*sorted(directory.glob("LOG.old*")), *directory.glob("LOG")]
+    text = "".join(path.read_text(errors="replace") for path in logs)
     created: dict[str, list[int]] = {}
     deleted: set[str] = set()
     sessions: dict[str, str] = {}
@@ -261,7 +265,7 @@ def ldb(*arguments: str) -> str:
 
 
 def dump_manifest(manifest: Path) -> Told:
-    """What ``ldb manifest_dump`` says: the numbers, and each column family; empty where it cannot read it."""
+    """Ask ``ldb manifest_dump``: the numbers, and each column family; empty where it cannot read it."""
     text = ldb("manifest_dump", f"--path={manifest}")
     numbers = re.search(
         r"next_file_number (\d+) last_sequence (\d+)  prev_log_number (\d+) max_column_family \d+ "
@@ -289,7 +293,7 @@ def dump_manifest(manifest: Path) -> Told:
 
 
 def dump_wal(wal: Path) -> list[int] | None:
-    """What ``ldb dump_wal`` says: records, first sequence number, one above the last; None where it finds no record."""
+    """Ask ``ldb dump_wal``: records, first sequence number, one above the last; None where it finds no record."""
     text = ldb("dump_wal", f"--walfile={wal}", "--header")
     rows = [(int(s), int(c)) for s, c in re.findall(r"^(\d+),(\d+),\d+,\d+,", text, re.MULTILINE)]
     return [len(rows), rows[0][0], max(s + c for s, c in rows)] if rows else None

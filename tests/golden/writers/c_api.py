@@ -72,9 +72,7 @@ class Database:
         self.flush_options = lib.flushoptions_create()
         handle = (c_void_p * 1)()
         name, options = (c_char_p * 1)(b"default"), (c_void_p * 1)(self.options)
-        self.handle = lib.call(
-            "open_column_families", self.options, os.fsencode(path), c_int(1), name, options, handle
-        )
+        self.handle = lib.call("open_column_families", self.options, os.fsencode(path), c_int(1), name, options, handle)
         self.families: dict[bytes, int] = {b"default": handle[0] or 0}
 
     def add_family(self, name: bytes, text: str | None = None) -> None:
@@ -116,7 +114,7 @@ class Database:
 
 
 def many_edits(lib: Library, work: Path) -> Database:
-    """Flushes, compactions, deletions; a family with a name that is not UTF-8, one dropped; a WAL."""
+    """Write flushes, compactions, deletions; a family with a name that is not UTF-8, one dropped; a WAL."""
     db = Database(lib, work / "db", SMALL)
     db.add_family(NOT_UTF_8)
     db.add_family(b"dropped")
@@ -134,7 +132,7 @@ def many_edits(lib: Library, work: Path) -> Database:
 
 
 def blobs(lib: Library, work: Path) -> Database:
-    """Blob files, some of them all garbage and gone."""
+    """Write blob files, some of them all garbage and gone."""
     collecting = "enable_blob_garbage_collection=true;"
     db = Database(lib, work / "db", SMALL + BLOBS + (collecting if lib.has_option(collecting) else ""))
     for step in range(6):
@@ -147,7 +145,7 @@ def blobs(lib: Library, work: Path) -> Database:
 
 
 def recycled_wal(lib: Library, work: Path, text: str = "") -> Database:
-    """A WAL over the bytes of earlier ones."""
+    """Write a WAL over the bytes of earlier ones."""
     db = Database(lib, work / "db", SMALL + "recycle_log_file_num=2;wal_recovery_mode=kSkipAnyCorruptedRecords;" + text)
     for step in range(5):
         db.put(b"default", step * 10, step * 10 + 100 - 15 * step)
@@ -157,7 +155,7 @@ def recycled_wal(lib: Library, work: Path, text: str = "") -> Database:
 
 
 def compressed_wal(lib: Library, work: Path) -> Database:
-    """Two compressed WALs, one with records over several blocks."""
+    """Write two compressed WALs, one with records over several blocks."""
     db = Database(lib, work / "db", SMALL + "wal_compression=kZSTD;")
     db.add_family(b"other")
     db.put(b"other", 0, 50)
@@ -168,12 +166,12 @@ def compressed_wal(lib: Library, work: Path) -> Database:
 
 
 def compressed_recycled_wal(lib: Library, work: Path) -> Database:
-    """A compressed WAL over the bytes of earlier ones."""
+    """Write a compressed WAL over the bytes of earlier ones."""
     return recycled_wal(lib, work, "wal_compression=kZSTD;")
 
 
 def big_records(lib: Library, work: Path) -> Database:
-    """A WAL whose records go over block borders."""
+    """Write a WAL whose records go over block borders."""
     db = Database(lib, work / "db", SMALL + "write_buffer_size=1048576;")
     for number in range(6):
         db.put(b"default", number, number + 1, 20_000 + number * 5000)
@@ -181,7 +179,7 @@ def big_records(lib: Library, work: Path) -> Database:
 
 
 def atomic_flush(lib: Library, work: Path) -> Database:
-    """Atomic groups in the MANIFEST."""
+    """Write atomic groups in the MANIFEST."""
     db = Database(lib, work / "db", SMALL + "atomic_flush=true;")
     db.add_family(b"one")
     db.add_family(b"two")
@@ -195,7 +193,7 @@ def atomic_flush(lib: Library, work: Path) -> Database:
 
 
 def tracked_wals(lib: Library, work: Path) -> Database:
-    """WALs that the MANIFEST knows, with the sizes to which they were synced."""
+    """Write WALs that the MANIFEST knows, with the sizes to which they were synced."""
     db = Database(lib, work / "db", SMALL + "track_and_verify_wals_in_manifest=true;")
     db.add_family(b"other")
     for step in range(4):
@@ -208,7 +206,7 @@ def tracked_wals(lib: Library, work: Path) -> Database:
 
 
 def two_paths(lib: Library, work: Path) -> Database:
-    """SST files in two ``db_paths``."""
+    """Write SST files in two ``db_paths``."""
 
     def prepare(options: int) -> None:
         (work / "fast").mkdir()
@@ -219,8 +217,8 @@ def two_paths(lib: Library, work: Path) -> Database:
         )
         lib.options_set_db_paths(options, paths, c_size_t(2))
 
-    text = SMALL + "disable_auto_compactions=false;max_bytes_for_level_base=5000;level_compaction_dynamic_level_bytes=false;"
-    db = Database(lib, work / "db", text, prepare)
+    text = "disable_auto_compactions=false;max_bytes_for_level_base=5000;level_compaction_dynamic_level_bytes=false;"
+    db = Database(lib, work / "db", SMALL + text, prepare)
     for first in (0, 100, 50, 20):  # the fourth file in level 0 makes RocksDB compact them
         db.put(b"default", first, first + 200, 100)
         db.flush()
@@ -234,7 +232,7 @@ def two_paths(lib: Library, work: Path) -> Database:
 
 
 def ingested(lib: Library, work: Path) -> Database:
-    """Files ingested: one with its global sequence number written into it, one below."""
+    """Write files ingested: one with its global sequence number written into it, one below."""
     db = Database(lib, work / "db", SMALL)
     db.put(b"default", 0, 100)
     db.flush()
@@ -256,7 +254,7 @@ def ingested(lib: Library, work: Path) -> Database:
 
 
 def rolled(lib: Library, work: Path) -> Database:
-    """A MANIFEST that begins anew every few edits."""
+    """Write a MANIFEST that begins anew every few edits."""
     db = Database(lib, work / "db", SMALL + "max_manifest_file_size=300;")
     for step in range(9):
         db.put(b"default", step, step + 9)
@@ -266,7 +264,7 @@ def rolled(lib: Library, work: Path) -> Database:
 
 
 def timestamps(lib: Library, work: Path) -> Database:
-    """A family with user-defined timestamps, another that does not persist them."""
+    """Write a family with user-defined timestamps, another that does not persist them."""
     db = Database(lib, work / "db", SMALL + "allow_concurrent_memtable_write=false;")
     db.add_family(b"kept", SMALL + U64_TIMESTAMPS)
     db.add_family(b"stripped", SMALL + U64_TIMESTAMPS + "persist_user_defined_timestamps=false;")
@@ -293,7 +291,7 @@ def timestamps(lib: Library, work: Path) -> Database:
 
 
 def tables(lib: Library, work: Path) -> Database:
-    """SST files of every kind and format version that this RocksDB writes, a family each."""
+    """Write SST files of every kind and format version that this RocksDB writes, a family each."""
     db = Database(lib, work / "db", SMALL + "allow_mmap_reads=true;")
     for version in (2, 3, 4, 5, 6):
         for checksum in ("kNoChecksum", "kCRC32c", "kxxHash", "kxxHash64", "kXXH3"):
@@ -318,7 +316,7 @@ def tables(lib: Library, work: Path) -> Database:
 
 
 def two_phase(lib: Library, work: Path) -> Database:
-    """A prepared transaction in a WAL that every column family has left behind."""
+    """Write a prepared transaction in a WAL that every column family has left behind."""
     db = object.__new__(Database)
     db.lib, db.options, db.write_options, db.flush_options = (
         lib, lib.options(SMALL), lib.writeoptions_create(), lib.flushoptions_create(),
@@ -349,7 +347,7 @@ def two_phase(lib: Library, work: Path) -> Database:
 
 
 def upgraded(lib: Library, work: Path) -> Database:
-    """A database that LevelDB began: files ``.ldb`` and ``.sst`` side by side."""
+    """Write a database that LevelDB began: files ``.ldb`` and ``.sst`` side by side."""
     db = Database(lib, work / "db", SMALL)
     db.put(b"default", 50, 60)
     db.flush()
