@@ -17,11 +17,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_rocksdb.core.errors import CorruptionError, NotSupportedError
+from airflow_provider_rocksdb.core.format.coding import encode_varint
 from airflow_provider_rocksdb.core.format.filename import decode_current
 from airflow_provider_rocksdb.core.format.log_format import LogReader, iter_records
 from airflow_provider_rocksdb.core.format.manifest import ColumnFamily, ManifestReader, Version
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
 from airflow_provider_rocksdb.core.format.table_properties import read_session_id, read_table_properties
+from airflow_provider_rocksdb.core.format.version_edit import decode_version_edit
 from airflow_provider_rocksdb.core.live_database import newest_options
 from airflow_provider_rocksdb.core.wal import WalContent, find_gap, read_wal
 from tests.core.format.encoders import pread_of
@@ -329,6 +331,38 @@ def test_ingested(golden: Golden) -> None:
         assert read_table_properties(pread_of(data), len(data))
 
 
+@each(*(name for name in NAMES if "atomic" in name), "jni-6.20", "jni-9.8")
+def test_atomic_groups(golden: Golden) -> None:
+    """A MANIFEST cut inside an atomic group ends before it."""
+    data = golden.manifest.read_bytes()
+    groups, before = 0, 0
+    for record in LogReader("MANIFEST").feed(data):
+        remaining = decode_version_edit(record.payload).atomic_group_remaining
+        reader = read_manifest(data[: record.end])
+        if remaining:
+            groups += 1
+            assert (reader.end, reader.is_torn) == (before, True)
+        else:
+            before = reader.end
+    assert groups > 2
+
+
+@each("jni-9.8-timestamps")
+def test_timestamps(golden: Golden) -> None:
+    """A WAL that records the sizes of user-defined timestamps has its batches counted: 36, all that was written."""
+    (wal,) = golden.wals().values()
+    assert wal.records == 36
+    manifest = golden.manifest.read_bytes()
+    assert all(encode_varint(tag) in manifest for tag in (8198, 8201))
+
+
+@each("jni-6.20", "jni-9.8", "npm-nxtedition-9.7", "npm-native-10.5", "pyrex-10.7", "amulet-11.1")
+def test_database_id(golden: Golden) -> None:
+    """The MANIFEST has the database's id where a program asks for that, and by default from RocksDB 10 on."""
+    assert golden.version.db_id == golden.expected["db_id"]
+    assert len(golden.version.db_id) == 36
+
+
 # Damage.
 
 
@@ -368,7 +402,8 @@ def test_manifest_cut(golden: Golden) -> None:
     """A MANIFEST cut at any byte says what its whole records and groups say."""
     data = golden.manifest.read_bytes()
     said = prefixes(data)
-    for cut in window(data, 150, golden.name):
+    assert said[len(data)] == summary(golden.version)
+    for cut in window(data, 100, golden.name):
         reader = read_manifest(data[:cut])
         assert reader.end == max((end for end in said if end <= cut), default=0)
         assert reader.end == 0 or summary(reader.version) == said[reader.end]
@@ -379,7 +414,7 @@ def test_manifest_flipped(golden: Golden) -> None:
     """A flipped byte of a MANIFEST is refused, or costs records at its end; it never says anything else."""
     data = golden.manifest.read_bytes()
     said = prefixes(data)
-    for offset in window(data, 150, golden.name):
+    for offset in window(data, 100, golden.name):
         damaged = bytearray(data)
         damaged[offset] ^= random.Random(offset).randrange(1, 256)  # noqa: S311 -- the same each time
         try:
