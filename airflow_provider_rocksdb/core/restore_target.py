@@ -410,11 +410,16 @@ def _check_directories(paths: DatabasePaths) -> None:
 
 
 def _entries(directory: str) -> list[str]:
-    """Names in a directory that stand in the way of a restore; none when it is not there."""
+    """Names in a directory that stand in the way of a restore.
+
+    None when it is not there, or holds only what a program leaves that did not find its database: LOCK and LOG.
+    """
     try:
-        return sorted(set(os.listdir(directory)) - (KEPT - {"LOCK"}))
+        names = sorted(set(os.listdir(directory)) - (KEPT - {"LOCK"}))
     except FileNotFoundError:
         return []
+    parsed = [parse_file_name(name) for name in names]
+    return [] if all(name and name.type in (FileType.LOCK, FileType.INFO_LOG) for name in parsed) else names
 
 
 def _is_rocksdbs(name: str) -> bool:

@@ -36,7 +36,18 @@ from airflow_provider_rocksdb.core.progress import Progress
 from airflow_provider_rocksdb.core.repository import create_backup
 from airflow_provider_rocksdb.core.restore import restore_backup
 from airflow_provider_rocksdb.core.transfer import TransferOptions
-from tests.core.databases import NOBODY, build, count_keys, edit_options, fingerprint, flip, only, put, run_child
+from tests.core.databases import (
+    NOBODY,
+    build,
+    count_keys,
+    edit_options,
+    fingerprint,
+    flip,
+    only,
+    options,
+    put,
+    run_child,
+)
 from tests.core.repositories import QUICK, build_old, grow, read_local_meta, take
 from tests.servers import Server
 
@@ -164,6 +175,16 @@ def test_empty_directory_is_filled(repository: str, target: str) -> None:
     restore(repository, target)
     assert count_keys(target)["default"] == 3000
     assert beside(target) == ["restored"]
+
+
+def test_service_came_too_early(repository: str, target: str) -> None:
+    """A program that did not find its database leaves LOCK and LOG, which are no obstacle."""
+    with pytest.raises(Exception, match="does not exist"):
+        Rdict(target, options(create_if_missing=False))
+    Path(target, "rocksdict-config.json").unlink()
+    assert {"LOCK", "LOG"} <= set(os.listdir(target))
+    restore(repository, target)
+    assert count_keys(target)["default"] == 3000
 
 
 def test_missing_parents_are_made(repository: str, target: str) -> None:
