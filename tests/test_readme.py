@@ -102,7 +102,7 @@ def test_operators_and_their_parameters() -> None:
         for folder in ("operators", "sensors", "transfers")
         for path in (ROOT / "airflow_provider_rocksdb" / folder).glob("*.py")
         for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name != "RocksDBBaseOperator"
     ]
     assert sorted(written) == sorted(defined)
 

@@ -1,4 +1,4 @@
-"""The three commands: arguments in, the core's calls, a small result out."""
+"""The commands: arguments in, the core's calls, a small result out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rocksdb.cli import storage
-from airflow_provider_rocksdb.core.errors import CorruptionError
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 if TYPE_CHECKING:
@@ -81,21 +80,22 @@ def check(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
 
 def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
     """Upload a checkpoint of ours as it is, and anything else through a live checkpoint."""
-    from airflow_provider_rocksdb.cli.temporary import temporary_checkpoint
-
     filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
     if arguments.no_checkpoint or _is_checkpoint(arguments.directory):
         return _upload(arguments.directory, filesystem, root, arguments, stop)
-    with temporary_checkpoint(
-        _database_paths(arguments, arguments.directory),
-        allow_copy=arguments.allow_copy,
-        allow_inside=arguments.allow_inside,
-        timeout_seconds=arguments.timeout_seconds,
-        stop=stop,
-    ) as made:
-        if made.damage:
-            raise CorruptionError(_damage_line(arguments.directory, made.damage) + "; nothing was uploaded")
-        return _upload(made.checkpoint_dir, filesystem, root, arguments, stop)
+    from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
+    from airflow_provider_rocksdb.core.temporary_checkpoint import temporary_checkpoint_dir
+
+    with temporary_checkpoint_dir(arguments.directory, inside=arguments.allow_inside) as checkpoint_dir:
+        create_live_checkpoint(
+            _database_paths(arguments, arguments.directory),
+            checkpoint_dir,
+            allow_copy=arguments.allow_copy,
+            allow_inside=arguments.allow_inside,
+            timeout_seconds=arguments.timeout_seconds,
+            stop=stop,
+        )
+        return _upload(checkpoint_dir, filesystem, root, arguments, stop)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, threading.Event], Outcome]] = {
@@ -128,19 +128,16 @@ def _is_checkpoint(directory: str) -> bool:
 def _upload(
     directory: str, filesystem: AbstractFileSystem, root: str, arguments: argparse.Namespace, stop: threading.Event
 ) -> Outcome:
-    from airflow_provider_rocksdb.core.completeness import check_completeness
-    from airflow_provider_rocksdb.core.directory_layout import upload_directory
-    from airflow_provider_rocksdb.core.inventory import read_inventory
-    from airflow_provider_rocksdb.core.repository import create_backup
     from airflow_provider_rocksdb.core.transfer import TransferOptions
+    from airflow_provider_rocksdb.core.upload import upload_checkpoint
 
-    check_completeness(directory, stop=stop).raise_for_state()
-    options = TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second)
-    inventory = read_inventory(directory)
-    if arguments.layout == "directory":
-        result = upload_directory(inventory, filesystem, root, options=options, stop=stop).to_dict()
-    else:
-        result = create_backup(
-            inventory, filesystem, root, allow_other_source=arguments.allow_other_source, options=options, stop=stop
-        ).to_dict()
+    result = upload_checkpoint(
+        directory,
+        filesystem,
+        root,
+        layout=arguments.layout,
+        allow_other_source=arguments.allow_other_source,
+        options=TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second),
+        stop=stop,
+    )
     return Outcome("done", f"{arguments.backup_dir}: {result}", result)

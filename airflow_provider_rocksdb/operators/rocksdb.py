@@ -10,8 +10,13 @@ from airflow_provider_rocksdb.operators.base import RocksDBBaseOperator
 from airflow_provider_rocksdb.utils.checkpoint import default_checkpoint_dir, describe_run
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    import threading
 
+    from airflow.providers.common.compat.sdk import Context
+    from fsspec import AbstractFileSystem
+
+    from airflow_provider_rocksdb.core.completeness import Level
+    from airflow_provider_rocksdb.core.upload import Layout
     from airflow_provider_rocksdb.hooks.rocksdb import Mode
 
 
@@ -101,7 +106,7 @@ class RocksDBCreateCheckpointOperator(RocksDBBaseOperator):
 class RocksDBDeleteCheckpointOperator(RocksDBBaseOperator):
     """Delete a checkpoint that this provider made, and what a killed task has left of it.
 
-    That there is none is no error: ``create.as_setup() >> upload >> delete.as_teardown(setups=create)`` also cleans up
+    That there is none is no error: ``create >> upload >> delete.as_teardown(setups=create)`` also cleans up
     after a create task that failed. That the checkpoint lies on another host is an error, which names both.
 
     :param rocksdb_conn_id: connection of type ``rocksdb``.
@@ -131,3 +136,106 @@ class RocksDBDeleteCheckpointOperator(RocksDBBaseOperator):
             deleted = delete_checkpoint(checkpoint_dir, force=self.force)
         self.log.info("%s %s", "Deleted" if deleted else "Nothing to delete at", checkpoint_dir)
         return {"checkpoint_dir": checkpoint_dir, "deleted": deleted}
+
+
+class RocksDBBackupOperator(RocksDBBaseOperator):
+    """Back up a database in one task on one host: checkpoint, check, upload, and the checkpoint deleted at the end.
+
+    For workers that share no disk: each database's worker does it all. A retry sends what the tries before it have not.
+    The checkpoint is deleted however the task ends; what a worker killed with -9 leaves, the next run deletes.
+
+    The result is that of the upload, with the checkpoint's summary as ``checkpoint``.
+
+    :param rocksdb_conn_id: connection of type ``rocksdb``.
+    :param db_dir: the DB directory. When it is given, no directory is taken from the connection.
+    :param wal_dir: as of :class:`RocksDBCreateCheckpointOperator`; so are ``db_paths``, ``cf_paths``, ``mode``,
+        ``allow_copy``, ``allow_inside`` and ``timeout_seconds``.
+    :param backup_dir: as of :class:`.RocksDBToFsspecOperator`; so are ``storage_conn_id``, ``storage_options``,
+        ``layout``, ``level``, ``max_workers``, ``max_bytes_per_second`` and ``allow_other_source``.
+    """
+
+    template_fields: Sequence[str] = (
+        *RocksDBBaseOperator.template_fields,
+        "wal_dir",
+        "db_paths",
+        "cf_paths",
+        "backup_dir",
+        "storage_conn_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        wal_dir: str | None = None,
+        db_paths: Sequence[str] | None = None,
+        cf_paths: Mapping[str, Sequence[str]] | None = None,
+        mode: Mode = "live",
+        allow_copy: bool = False,
+        allow_inside: bool = False,
+        timeout_seconds: float = 300.0,
+        backup_dir: str | None = None,
+        storage_conn_id: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        layout: Layout = "backup_engine",
+        level: Level = "files",
+        max_workers: int = 4,
+        max_bytes_per_second: int | None = None,
+        allow_other_source: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.wal_dir = wal_dir
+        self.db_paths = db_paths
+        self.cf_paths = cf_paths
+        self.mode = mode
+        self.allow_copy = allow_copy
+        self.allow_inside = allow_inside
+        self.timeout_seconds = timeout_seconds
+        self.backup_dir = backup_dir
+        self.storage_conn_id = storage_conn_id
+        self.storage_options = storage_options
+        self.layout = layout
+        self.level = level
+        self.max_workers = max_workers
+        self.max_bytes_per_second = max_bytes_per_second
+        self.allow_other_source = allow_other_source
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Back up; return what was sent."""
+        from airflow_provider_rocksdb.core.temporary_checkpoint import temporary_checkpoint_dir
+
+        with self.stoppable() as stop:
+            hook = self.hook
+            paths = hook.get_paths(
+                db_dir=self.db_dir, wal_dir=self.wal_dir, db_paths=self.db_paths, cf_paths=self.cf_paths
+            )
+            storage = hook.get_storage(self.backup_dir, self.storage_conn_id, self.storage_options)
+            with temporary_checkpoint_dir(paths.db_dir, inside=self.allow_inside) as checkpoint_dir:
+                checkpoint = hook.create_checkpoint(
+                    checkpoint_dir,
+                    paths=paths,
+                    mode=self.mode,
+                    allow_copy=self.allow_copy,
+                    allow_inside=self.allow_inside,
+                    timeout_seconds=self.timeout_seconds,
+                    run=describe_run(context),
+                    stop=stop,
+                )
+                return self._upload(checkpoint_dir, storage, context, stop) | {"checkpoint": checkpoint.summary()}
+
+    def _upload(
+        self, checkpoint_dir: str, storage: tuple[AbstractFileSystem, str], context: Context, stop: threading.Event
+    ) -> dict[str, Any]:
+        from airflow_provider_rocksdb.core.transfer import TransferOptions
+        from airflow_provider_rocksdb.core.upload import upload_checkpoint
+
+        return upload_checkpoint(
+            checkpoint_dir,
+            *storage,
+            layout=self.layout,
+            level=self.level,
+            app_metadata=describe_run(context),
+            allow_other_source=self.allow_other_source,
+            options=TransferOptions(max_workers=self.max_workers, max_bytes_per_second=self.max_bytes_per_second),
+            stop=stop,
+        )

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rocksdb.core.errors import InvalidArgumentError
 from airflow_provider_rocksdb.operators.base import RocksDBBaseOperator
 from airflow_provider_rocksdb.utils.checkpoint import describe_run
 
 if TYPE_CHECKING:
-    import threading
-
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_rocksdb.core.completeness import Level
-
-Layout = Literal["backup_engine", "directory"]
+    from airflow_provider_rocksdb.core.upload import Layout
 
 
 class RocksDBToFsspecOperator(RocksDBBaseOperator):
@@ -76,33 +72,21 @@ class RocksDBToFsspecOperator(RocksDBBaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Check the checkpoint and upload it; return what was sent."""
         from airflow_provider_rocksdb.core.checkpoint import require_checkpoint_here
-        from airflow_provider_rocksdb.core.completeness import check_completeness
+        from airflow_provider_rocksdb.core.transfer import TransferOptions
+        from airflow_provider_rocksdb.core.upload import upload_checkpoint
 
         with self.stoppable() as stop:
             checkpoint_dir, hostname = self.find_checkpoint(self.checkpoint_dir, context)
             require_checkpoint_here(checkpoint_dir, hostname)
-            check_completeness(checkpoint_dir, level=self.level, stop=stop).raise_for_state()
-            return self._upload(checkpoint_dir, describe_run(context), stop)
-
-    def _upload(self, checkpoint_dir: str, run: Mapping[str, str], stop: threading.Event) -> dict[str, Any]:
-        from airflow_provider_rocksdb.core.directory_layout import upload_directory
-        from airflow_provider_rocksdb.core.inventory import read_inventory
-        from airflow_provider_rocksdb.core.repository import create_backup
-        from airflow_provider_rocksdb.core.transfer import TransferOptions
-
-        options = TransferOptions(max_workers=self.max_workers, max_bytes_per_second=self.max_bytes_per_second)
-        inventory = read_inventory(checkpoint_dir)
-        filesystem, root = self.hook.get_storage(self.backup_dir, self.storage_conn_id, self.storage_options)
-        if self.layout == "directory":
-            return upload_directory(inventory, filesystem, root, options=options, stop=stop).to_dict()
-        if self.layout != "backup_engine":
-            raise InvalidArgumentError(f"layout {self.layout!r}: expected 'backup_engine' or 'directory'")
-        return create_backup(
-            inventory,
-            filesystem,
-            root,
-            app_metadata=run,
-            allow_other_source=self.allow_other_source,
-            options=options,
-            stop=stop,
-        ).to_dict()
+            filesystem, root = self.hook.get_storage(self.backup_dir, self.storage_conn_id, self.storage_options)
+            return upload_checkpoint(
+                checkpoint_dir,
+                filesystem,
+                root,
+                layout=self.layout,
+                level=self.level,
+                app_metadata=describe_run(context),
+                allow_other_source=self.allow_other_source,
+                options=TransferOptions(max_workers=self.max_workers, max_bytes_per_second=self.max_bytes_per_second),
+                stop=stop,
+            )
