@@ -48,6 +48,7 @@ from tests.core.databases import (
     run_child,
 )
 from tests.core.repositories import QUICK, build_old, grow, read_local_meta, take
+from tests.programs import find_program
 from tests.servers import Server
 
 LOCAL = LocalFileSystem()
@@ -178,7 +179,7 @@ def test_empty_directory_is_filled(repository: str, target: str) -> None:
 
 def test_service_came_too_early(repository: str, target: str) -> None:
     """A program that did not find its database leaves LOCK and LOG, which are no obstacle."""
-    ldb = ["ldb", f"--db={target}", "put", "a", "b"]
+    ldb = [find_program("ldb"), f"--db={target}", "put", "a", "b"]
     assert "does not exist" in subprocess.run(ldb, capture_output=True, text=True, check=False).stderr
     assert sorted(os.listdir(target)) == ["LOCK", "LOG"]
     restore(repository, target)
