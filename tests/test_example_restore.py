@@ -20,9 +20,8 @@ def test_restore_example(tmp_path: Path) -> None:
         [sys.executable, str(EXAMPLE)], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    found = {
-        words: int(number.replace(",", "")) for words, number in re.findall(r"^  (\D+?) +([\d,]+) ", done.stdout, re.M)
-    }
+    rows = re.findall(r"^  (\D+?) +([\d,]+) ", done.stdout, re.MULTILINE)
+    found = {words: int(number.replace(",", "")) for words, number in rows}
     assert 0 < found["acknowledged before the backup"] <= found["held by the restored database"]
     (directory,) = tmp_path.iterdir()
     current = directory / "db.current"
