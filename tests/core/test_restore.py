@@ -211,6 +211,24 @@ def test_foreign_files_are_not_lost(repository: str, old: str) -> None:
     assert beside(old) == ["restored"]
 
 
+def test_checkpoints_inside_are_not_lost(repository: str, old: str) -> None:
+    """Checkpoints inside the database's directory are named, as they would go with it; in place, they stay."""
+    os.mkdir(f"{old}/.checkpoints")
+    with pytest.raises(InvalidArgumentError, match=r"\.checkpoints: is not RocksDB's"):
+        restore(repository, old, replace=True)
+    restore(repository, old, replace=True, in_place=True)
+    assert os.path.isdir(f"{old}/.checkpoints")
+
+
+def test_source_is_the_target(repository: str, old: str) -> None:
+    """A source within the target, or the other way round, is refused: it might be replaced before it is read."""
+    before = fingerprint(old)
+    for source, target in ((old, old), (repository, f"{repository}/restored"), (f"{old}/repository", old)):
+        with pytest.raises(InvalidArgumentError, match="or the other way round"):
+            restore(source, target, replace=True, in_place=True)
+    assert fingerprint(old) == before
+
+
 def test_file_in_the_way(repository: str, target: str) -> None:
     """A file, or a foreign directory under the temporary name, is named and left alone."""
     Path(target).write_text("mine")
@@ -438,6 +456,25 @@ def test_full_disk(repository: str, tiny: str) -> None:
     assert os.listdir(tiny) == ["filler"]
 
 
+def test_full_disk_in_place(repository: str, tiny: str) -> None:
+    """In place the old database counts as free space, and is not removed when even that does not suffice."""
+    target = f"{tiny}/restored"
+    restore(repository, target, backup_id=1)
+    filler = Path(tiny, "filler")
+    filler.write_bytes(b"x" * (shutil.disk_usage(tiny).free - 40_000))
+    with pytest.raises(NoSpaceError, match=r"are needed.*or restore in place"):
+        restore(repository, target, replace=True)
+    restore(repository, target, replace=True, in_place=True, backup_id=1)
+    assert count_keys(target)["default"] == 1500
+    before = fingerprint(target)
+    for path in Path(target).iterdir():
+        os.link(path, f"{tiny}/{path.name}")  # as a checkpoint would: what it holds is not freed
+    with pytest.raises(NoSpaceError, match="are needed"):
+        restore(repository, target, replace=True, in_place=True, backup_id=1)
+    assert fingerprint(target)[f"{target}/CURRENT"] == before[f"{target}/CURRENT"]
+    assert count_keys(target)["default"] == 1500
+
+
 def test_disk_fills_up(repository: str, tiny: str) -> None:
     """A disk that fills up meanwhile is a clear error that names the file; nothing is left, and a retry succeeds."""
 
@@ -516,7 +553,7 @@ def test_owner_and_mode(repository: str, tmp_path: Path) -> None:
     Path(target, "CURRENT").chmod(0o640)
     for in_place in (False, True):
         restore(repository, target, replace=True, in_place=in_place)
-        assert seen() - {(0, 0, 0o600)} == {(1234, 4321, 0o640)}
+        assert seen() - {(1234, 4321, 0o600)} == {(1234, 4321, 0o640)}  # the first is LOCK's
         status = os.stat(target)
         assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (1234, 0o710)
 
