@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from rocksdict import DBPath, Options, Rdict
 from airflow_provider_rocksdb import __version__
 from airflow_provider_rocksdb.cli import storage
 from airflow_provider_rocksdb.core.errors import InvalidArgumentError
+from tests.servers import S3Server
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "example_dags" / "rocksdb_demo.py"
@@ -125,6 +128,11 @@ def listing(directory: Path) -> dict[str, tuple[int, int, int, int]]:
         ("verify", "backups", "--sample", "5"),
         ("verify", "backups", "--level", "checksums", "--sample", "101"),
         ("verify", "backups", "--level", "blocks"),
+        ("restore", "repository"),
+        ("restore", "repository", "db", "--backup-id", "0"),
+        ("restore", "repository", "db", "--in-place"),
+        ("restore", "repository", "db", "--delta"),
+        ("restore", "s3://user:secret@bucket/path", "db"),
         ("backup", "db", "simplecache::s3://bucket/path"),
     ],
 )
@@ -279,6 +287,92 @@ def flip_byte_in_wal(directory: Path) -> Path:
     data[len(data) // 2] ^= 1
     wal.write_bytes(data)
     return wal
+
+
+@pytest.fixture
+def repository(db_dir: Path, tmp_path: Path) -> Path:
+    run_json("backup", db_dir, tmp_path / "repository")
+    return tmp_path / "repository"
+
+
+def test_restore(repository: Path, tmp_path: Path) -> None:
+    """The newest backup is restored, and one line says what was; with --json it is an object."""
+    done = run("restore", repository, tmp_path / "restored")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stderr
+    assert done.stdout.startswith(f"done: {tmp_path / 'restored'}: backup 1 of {repository}, ")
+    assert "downloaded" in done.stderr
+    result = run_json("restore", repository, tmp_path / "again", "--backup-id", "1")
+    assert (result["state"], result["backup_id"], result["layout"]) == ("done", 1, "backup_engine")
+    assert keys(tmp_path / "restored") == keys(tmp_path / "again") == 1500
+
+
+def test_restore_replaces_only_when_told(repository: Path, db_dir: Path) -> None:
+    """A database that is there is an error that names it, until --replace is given; --delta takes over its files."""
+    refused = run("restore", repository, db_dir)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert last_line(refused).startswith(f"restore: failed: {db_dir}: is already there")
+    result = run_json("restore", repository, db_dir, "--replace", "--delta")
+    assert (result["replaced"], result["reused_files"]) == (True, 1)
+    result = run_json("restore", repository, db_dir, "--replace", "--in-place")
+    assert (result["replaced"], keys(db_dir)) == (True, 1500)
+
+
+def test_restore_of_a_running_database(repository: Path, live_db_dir: Path) -> None:
+    """A database that a process has open is not replaced, and the error names its pid."""
+    refused = run("restore", repository, live_db_dir, "--replace")
+    assert refused.returncode == 1
+    assert re.search(r"process \d+ has the database open", last_line(refused))
+
+
+def test_restore_elsewhere(repository: Path, tmp_path: Path) -> None:
+    """--wal-dir, --db-path and --cf-path put files where the database's own options look for them."""
+    wal_dir, fast, slow = (tmp_path / name for name in ("wal", "fast", "slow"))
+    paths = ["--wal-dir", wal_dir, "--db-path", fast, "--db-path", slow]
+    run_json("restore", repository, tmp_path / "restored", *paths)
+    assert [len(list(place.glob(f"*.{kind}"))) for place, kind in ((wal_dir, "log"), (fast, "sst"))] == [1, 1]
+    assert run_json("check", tmp_path / "restored", *paths, "--level", "blocks")["state"] == "complete"
+    run_json("restore", repository, tmp_path / "by-family", "--cf-path", f"default={tmp_path / 'default'}")
+    assert len(list((tmp_path / "default").glob("*.sst"))) == 1
+
+
+def test_restore_of_a_damaged_backup(repository: Path, tmp_path: Path) -> None:
+    """A damaged object is corrupt, status 3, and named; a missing one is incomplete; nothing is made."""
+    (sst,) = (repository / "shared_checksum").iterdir()
+    data = bytearray(sst.read_bytes())
+    data[100] ^= 1
+    sst.write_bytes(data)
+    done = run("restore", repository, tmp_path / "restored")
+    assert (done.returncode, sst.name in last_line(done)) == (3, True)
+    sst.unlink()
+    assert run_json("restore", repository, tmp_path / "restored", status=1)["state"] == "incomplete"
+    assert run_json("restore", repository, tmp_path / "restored", "--backup-id", 9, status=1)["state"] == "failed"
+    assert not (tmp_path / "restored").exists()
+
+
+def test_restore_is_stopped(repository: Path, tmp_path: Path) -> None:
+    """SIGTERM ends a restore in good order: status 1, one line, and nothing is left."""
+    command = [
+        *COMMAND,
+        "restore",
+        str(repository),
+        str(tmp_path / "place" / "restored"),
+        "--max-bytes-per-second",
+        "999",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as restoring:
+        wait_for((tmp_path / "place" / "restored.tmp").exists)
+        restoring.send_signal(signal.SIGTERM)
+        _, stderr = restoring.communicate(timeout=60)
+    assert (restoring.returncode, "stopped" in stderr.splitlines()[-1]) == (1, True)
+    assert list((tmp_path / "place").iterdir()) == []
+
+
+def test_restore_from_s3(db_dir: Path, tmp_path: Path, s3_server: S3Server) -> None:
+    """A round trip through S3, with the credentials in the environment."""
+    env = {storage.ENVIRONMENT_VARIABLE: json.dumps(s3_server.storage_options)}
+    run_json("backup", db_dir, s3_server.url, env=env)
+    assert run_json("restore", s3_server.url, tmp_path / "restored", env=env)["backup_dir"] == s3_server.url
+    assert keys(tmp_path / "restored") == 1500
 
 
 @pytest.mark.parametrize(

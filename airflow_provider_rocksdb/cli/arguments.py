@@ -36,12 +36,15 @@ class Parser(argparse.ArgumentParser):
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; a wrong one ends the process with status 2."""
-    parser = Parser(PROGRAM, description="Back up RocksDB databases.", epilog=EPILOG, allow_abbrev=False)
+    parser = Parser(
+        PROGRAM, description="Back up RocksDB databases, and restore them.", epilog=EPILOG, allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     _add_checkpoint(commands)
     _add_check(commands)
     _add_backup(commands)
+    _add_restore(commands)
     _add_list(commands)
     _add_verify(commands)
     _add_prune(commands)
@@ -55,6 +58,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--sample goes with --level checksums")
     if arguments.command == "checkpoint" and arguments.mode == "exclusive" and arguments.allow_copy:
         parser.error("--allow-copy goes with --mode live: RocksDB decides itself what it links")
+    if arguments.command == "restore" and (arguments.delta or arguments.in_place) and not arguments.replace:
+        parser.error("--delta and --in-place go with --replace: they are about the database that is there")
     return arguments
 
 
@@ -66,9 +71,11 @@ def _add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser
     return command
 
 
-def _add_database_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+def _add_database_command(
+    commands: Any, name: str, text: str, *, wal_dir: str = "where the WALs are (default: where OPTIONS says)"
+) -> argparse.ArgumentParser:
     command = _add_command(commands, name, text)
-    command.add_argument("--wal-dir", metavar="DIR", help="where the WALs are (default: where OPTIONS says)")
+    command.add_argument("--wal-dir", metavar="DIR", help=wal_dir)
     command.add_argument(
         "--db-path",
         action="append",
@@ -134,14 +141,52 @@ def _add_backup(commands: Any) -> None:
     command.add_argument(
         "--allow-other-source", action="store_true", help="let BACKUP_DIR take a database that it did not hold before"
     )
+    _add_rate(command, "upload")
+    _add_live_options(command)
+    _add_storage_options(command)
+
+
+def _add_restore(commands: Any) -> None:
+    command = _add_database_command(
+        commands,
+        "restore",
+        "Restore a database; what was there stays until the new one is whole.",
+        wal_dir="the restored database's wal_dir (default: its WALs lie in DB_DIR)",
+    )
+    command.add_argument(
+        "backup_dir",
+        type=_path_or_url,
+        metavar="BACKUP_DIR",
+        help="a repository, or a directory with a database as it is",
+    )
+    command.add_argument("db_dir", metavar="DB_DIR")
+    command.add_argument(
+        "--backup-id", type=_backup_id, metavar="N", help="which backup (default: the newest that is valid)"
+    )
+    command.add_argument(
+        "--replace", action="store_true", help="replace the database that is there, if nobody has it open"
+    )
+    command.add_argument(
+        "--delta",
+        action="store_true",
+        help="take over files of the database that is there, where their checksum is right",
+    )
+    command.add_argument(
+        "--in-place",
+        action="store_true",
+        help="remove the database that is there first, where there is no room for two: if that fails, there is none",
+    )
+    _add_rate(command, "download")
+    _add_storage_options(command)
+
+
+def _add_rate(command: argparse.ArgumentParser, verb: str) -> None:
     command.add_argument(
         "--max-bytes-per-second",
         type=_positive(int),
         metavar="N",
-        help="upload no faster than this (default: no limit)",
+        help=f"{verb} no faster than this (default: no limit)",
     )
-    _add_live_options(command)
-    _add_storage_options(command)
 
 
 def _add_list(commands: Any) -> None:
@@ -172,9 +217,7 @@ def _add_verify(commands: Any) -> None:
     command.add_argument(
         "--scratch-dir", metavar="DIR", help="where --level restore restores (default: TMPDIR or /tmp)"
     )
-    command.add_argument(
-        "--max-bytes-per-second", type=_positive(int), metavar="N", help="read no faster than this (default: no limit)"
-    )
+    _add_rate(command, "read")
     _add_timeout(command, 3600.0, "give up reading the blocks of a restored backup after so long")
     _add_storage_options(command)
 

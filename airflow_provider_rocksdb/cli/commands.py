@@ -152,12 +152,39 @@ def prune(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
     return Outcome(state, f"{arguments.backup_dir}: {line}", result.to_dict(), tuple(table))
 
 
+def restore(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
+    """Restore a database."""
+    from airflow_provider_rocksdb.core.restore import restore_backup
+    from airflow_provider_rocksdb.core.transfer import TransferOptions
+
+    filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
+    result = restore_backup(
+        filesystem,
+        root,
+        _database_paths(arguments, arguments.db_dir),
+        backup_id=arguments.backup_id,
+        replace=arguments.replace,
+        delta=arguments.delta,
+        in_place=arguments.in_place,
+        options=TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second),
+        stop=stop,
+    )
+    what = f"backup {result.backup_id}" if result.backup_id else "database"
+    line = (
+        f"{result.db_dir}: {what} of {result.backup_dir}, {result.file_count} files, {result.total_bytes} bytes "
+        f"({result.downloaded_bytes} fetched, {result.reused_bytes} taken over), up to sequence number "
+        f"{result.sequence_number}, in {result.seconds:.2f} s"
+    )
+    return Outcome("done", line, result.to_dict())
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace, threading.Event], Outcome]] = {
     "backup": backup,
     "check": check,
     "checkpoint": checkpoint,
     "list": list_,
     "prune": prune,
+    "restore": restore,
     "verify": verify,
 }
 

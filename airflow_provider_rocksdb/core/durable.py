@@ -288,7 +288,7 @@ def locked_database(db_dir: str) -> Iterator[None]:
     if not os.path.lexists(os.path.join(db_dir, "CURRENT")):
         yield
         return
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    descriptor = _open_lock(path)
     try:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -301,6 +301,18 @@ def locked_database(db_dir: str) -> Iterator[None]:
     finally:
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _open_lock(path: str) -> int:
+    """Open a LOCK file; a new one belongs to whom the directory belongs to, whose program will want to open it."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    if os.geteuid() == 0:
+        owner = os.stat(os.path.dirname(path))
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
 
 
 def require_closed(db_dir: str) -> None:

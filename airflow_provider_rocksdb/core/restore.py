@@ -28,11 +28,17 @@ from fsspec import AbstractFileSystem
 from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.completeness import Completeness, check_completeness
 from airflow_provider_rocksdb.core.download import DownloadItem, download_files
-from airflow_provider_rocksdb.core.errors import CorruptionError, IncompleteError, RocksDBError
+from airflow_provider_rocksdb.core.errors import (
+    CorruptionError,
+    IncompleteError,
+    InvalidArgumentError,
+    RocksDBError,
+)
 from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
 from airflow_provider_rocksdb.core.parallel import run_parallel
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.restore_compare import checksum_file, is_restored
+from airflow_provider_rocksdb.core.restore_places import contains
 from airflow_provider_rocksdb.core.restore_source import Source, SourceFile, find_source
 from airflow_provider_rocksdb.core.restore_target import RestoreTarget, finish_leftovers, open_target
 from airflow_provider_rocksdb.core.retry import check_stop
@@ -108,13 +114,28 @@ def restore_backup(
     :raises CancelledError: when ``stop`` was set.
     """
     storage = Storage(filesystem, root)
+    _check_apart(storage, paths)
     with translating(storage.url):
         source = find_source(storage, backup_id, options, stop)
-        restore = _Restore(storage, source, paths, options, stop)
-        if not replace and is_restored(source, paths, stop):
-            return restore.adopt()
-        with open_target(paths, replace=replace, in_place=in_place) as target:
-            return restore.run(target, delta=delta)
+    restore = _Restore(storage, source, paths, options, stop)
+    if not replace and is_restored(source, paths, stop):
+        return restore.adopt()
+    with open_target(paths, replace=replace, in_place=in_place) as target:
+        return restore.run(target, delta=delta)
+
+
+def _check_apart(storage: Storage, paths: DatabasePaths) -> None:
+    """Check that the source is not within what may be replaced, nor the other way round.
+
+    :raises InvalidArgumentError: when it is.
+    """
+    source = os.path.realpath(storage.path("")) if storage.is_local else None
+    for directory in paths.all_dirs():
+        target = os.path.realpath(directory)
+        if source is not None and (contains(source, target) or contains(target, source)):
+            raise InvalidArgumentError(
+                f"{directory}: lies within {storage.url}, or the other way round; name another place"
+            )
 
 
 class _Restore:
@@ -161,6 +182,7 @@ class _Restore:
         missing = [item for item in large if item not in self.reused]
         with self._saying_what_is_gone():
             if target.in_place and replaced:
+                target.require_space({item.target: item.size for item in missing}, emptied=True)
                 target.empty()
             self._fetch(missing)
             check_stop(self.stop)

@@ -16,11 +16,11 @@ from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME
-from airflow_provider_rocksdb.core.restore_places import KEPT, RECORD_NAME
+from airflow_provider_rocksdb.core.restore_places import KEPT, OURS
 from airflow_provider_rocksdb.core.restore_source import Source, SourceFile
 from airflow_provider_rocksdb.core.retry import check_stop
 
-_PASSED_OVER = (KEPT - {"LOCK"}) | {RECORD_NAME}
+_PASSED_OVER = (KEPT - {"LOCK"}) | OURS
 
 
 def is_restored(source: Source, paths: DatabasePaths, stop: threading.Event | None) -> bool:

@@ -23,6 +23,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ RECORD_NAME = "restore.json"
 STAGING_NAME, OLD_NAME = ".restore.tmp", ".restore.old"
 BLOCKED = b"A restore did not finish. Run it again: it puts the old database back first.\n"
 REAL_CURRENT_NAME = ".restore.current"
+OURS = frozenset([RECORD_NAME, REAL_CURRENT_NAME, STAGING_NAME, OLD_NAME])
 KEPT = frozenset(["LOCK", "lost+found", ".checkpoints", STAGING_NAME, OLD_NAME])  # of a directory filled inside
 
 _CURRENT = "CURRENT"
@@ -105,6 +107,7 @@ class Place:
         self.ownership = Ownership.of(root)
         self.exists = False  # there, and locked
         self._was_there = os.path.isdir(root)
+        self.is_exchanged = False
         self._is_ours = False  # the staging place: locked, and litter or new
         self._locks: list[int] = []
 
@@ -174,11 +177,17 @@ class Place:
         raise NotImplementedError
 
     def abandon(self) -> None:
-        """Remove what was built, as far as possible; what is left is known as litter."""
-        if self._is_ours:
-            with contextlib.suppress(OSError):
-                _empty(self.staging)
-                os.rmdir(self.staging)
+        """Remove what was built, as far as possible; what is left is known as litter.
+
+        Nothing after an exchange that was not undone: the old directory may be in that place.
+        """
+        if self._is_ours and not self.is_exchanged:
+            self._clear()
+
+    def _clear(self) -> None:
+        with contextlib.suppress(OSError):
+            _empty(self.staging)
+            os.rmdir(self.staging)
 
 
 class BesidePlace(Place):
@@ -204,6 +213,7 @@ class BesidePlace(Place):
         """Exchange the two directories."""
         record = Record(run_id, tuple(roots), _identity(self.root) if self.exists else None)
         durable.write_file(os.path.join(self.staging, RECORD_NAME), record.encode())
+        self.is_exchanged = True
         self._swap()
 
     def undo(self, run_id: str) -> None:
@@ -211,6 +221,7 @@ class BesidePlace(Place):
         record = read_record(self.root)
         if record is not None and record.id == run_id:
             self._swap(back=True)
+        self.is_exchanged = False
 
     def _swap(self, *, back: bool = False) -> None:
         if os.path.isdir(self.staging) and os.path.isdir(self.root):
@@ -221,7 +232,7 @@ class BesidePlace(Place):
 
     def finish(self) -> None:
         """Remove the old directory, then the record."""
-        self.abandon()
+        self._clear()
         if os.path.lexists(self.staging):
             logger.warning("%s: what was replaced could not be removed; the next restore removes it", self.staging)
             return
@@ -254,6 +265,7 @@ class InsidePlace(Place):
         old = self.old_names()
         record = Record(run_id, tuple(roots), None, tuple(new), tuple(old))
         durable.write_file(os.path.join(self.staging, RECORD_NAME), record.encode())
+        self.is_exchanged = True
         os.mkdir(self.old, 0o700)
         if _CURRENT in new:
             if _CURRENT in old:
@@ -273,6 +285,7 @@ class InsidePlace(Place):
         """Move the new entries down and the old ones back, CURRENT last."""
         record = read_record(self.staging)
         if record is None or record.id != run_id:
+            self.is_exchanged = False
             return
         for name in record.new_names:
             staged = os.path.join(self.staging, name)
@@ -290,6 +303,16 @@ class InsidePlace(Place):
         durable.fsync_directory(self.root)
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(self.old)
+        self.is_exchanged = False
+
+    def reclaimable_bytes(self) -> int:
+        """Bytes that :meth:`empty` frees: what other names are linked to stays."""
+        found = 0
+        for name in self.old_names():
+            for directory, _, names in os.walk(self._path(name)) if os.path.isdir(self._path(name)) else ():
+                found += sum(_single_bytes(os.path.join(directory, inner)) for inner in names)
+            found += _single_bytes(self._path(name))
+        return found
 
     def empty(self) -> None:
         """Remove the old entries for good, to make room; a DB directory's CURRENT is blocked first, and stays so."""
@@ -305,14 +328,14 @@ class InsidePlace(Place):
     def abandon(self) -> None:
         """Remove what was built, and the directory itself if it was made for it."""
         super().abandon()
-        if self._is_ours and not self._was_there:
+        if self._is_ours and not self._was_there and not self.is_exchanged:
             with contextlib.suppress(OSError):
                 os.rmdir(self.root)
 
     def finish(self) -> None:
         """Remove the old entries and the place where the new ones were built."""
         shutil.rmtree(self.old, ignore_errors=True)
-        self.abandon()
+        self._clear()
         durable.fsync_directory(self.root)
 
     def _path(self, name: str) -> str:
@@ -377,6 +400,11 @@ def read_mount_points() -> list[str]:
 def contains(parent: str, child: str) -> bool:
     """Whether a path is, or lies below, another."""
     return child == parent or child.startswith(parent.rstrip("/") + "/")
+
+
+def _single_bytes(path: str) -> int:
+    status = os.lstat(path)
+    return status.st_blocks * 512 if status.st_nlink == 1 and stat.S_ISREG(status.st_mode) else 0
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 Layout = Literal["backup_engine", "directory"]
 
 _CURRENT = "CURRENT"
+_REASONS_SHOWN = 10
 _SHARED_FOLDERS = (SHARED, "shared")  # the second: BackupEngine without share_files_with_checksum
 _RESTORED_TYPES = (FileType.WAL, FileType.TABLE, FileType.BLOB, FileType.IDENTITY)
 
@@ -105,11 +106,11 @@ class _Repository:
         for number in sorted(sizes, reverse=True):
             try:
                 backup = read_meta(self.storage, number, sizes[number], self.options, self.stop)
-                return self._describe(backup, tuple(str(failure) for failure in failures))
+                return self._describe(backup, tuple(str(failure) for failure in failures[:_REASONS_SHOWN]))
             except (CorruptionError, IncompleteError, NotSupportedError, NotFoundError) as error:
                 logger.warning("backup %d is not valid, and is passed over: %s", number, error)
                 failures.append(error)
-        texts = "; ".join(str(failure) for failure in failures)
+        texts = "; ".join(str(failure) for failure in failures[:_REASONS_SHOWN])
         raise type(failures[0])(f"{self.storage.url}: none of {len(failures)} backups is valid: {texts}")
 
     def _describe(self, backup: ReadMeta, skipped: tuple[str, ...]) -> Source:

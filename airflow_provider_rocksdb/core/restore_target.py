@@ -45,21 +45,23 @@ from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME, parse_restored_name
 from airflow_provider_rocksdb.core.restore_places import (
     BLOCKED,
-    KEPT,
     OLD_NAME,
+    OURS,
     REAL_CURRENT_NAME,
     RECORD_NAME,
     STAGING_NAME,
     InsidePlace,
+    Place,
     contains,
     plan_places,
     undo_unfinished,
 )
 
 _CURRENT = "CURRENT"
+_BLOCK_BYTES = 4096  # what file systems give at a time
 _MAX_CURRENT_BYTES = 4096
 _MAX_OPTIONS_BYTES = 64 * 1024 * 1024
-_OURS = frozenset([CONFIG_NAME, "checkpoint.json", RECORD_NAME, REAL_CURRENT_NAME, "archive"])
+_BESIDE_ROCKSDBS = frozenset([CONFIG_NAME, "checkpoint.json", "archive"])
 _SHARED_TYPES = (FileType.TABLE, FileType.BLOB)
 
 
@@ -91,7 +93,7 @@ class RestoreTarget:
     @property
     def replaces(self) -> bool:
         """Whether there is something to be replaced."""
-        return any(_entries(directory) for directory in self._directories)
+        return any(self._obstacles(directory) for directory in self._directories)
 
     def lock(self) -> None:
         """Lock every directory and make the places to build in."""
@@ -115,7 +117,7 @@ class RestoreTarget:
         """
         durable.require_closed(self.paths.db_dir)
         for directory in self._directories:
-            names = _entries(directory)
+            names = self._obstacles(directory)
             if names and not self.replace:
                 raise ExistsError(
                     f"{directory}: is already there, with {len(names)} entries ({names[0]}, …); name another place, or "
@@ -131,9 +133,26 @@ class RestoreTarget:
                         f"{path}: is not RocksDB's, and would be gone with what is replaced; move it away"
                     )
 
+    def _obstacles(self, directory: str) -> list[str]:
+        """Names in a directory that stand in the way of a restore.
+
+        None when it is not there, or holds only what a program leaves that did not find its database: LOCK and LOG.
+        """
+        place = self._place_of(directory)
+        passed_over = OURS | (place.kept - {"LOCK"} if isinstance(place, InsidePlace) else set())
+        try:
+            names = sorted(set(os.listdir(directory)) - passed_over)
+        except FileNotFoundError:
+            return []
+        parsed = [parse_file_name(name) for name in names]
+        return [] if all(name and name.type in (FileType.LOCK, FileType.INFO_LOG) for name in parsed) else names
+
+    def _place_of(self, directory: str) -> Place:
+        return max((place for place in self._places if contains(place.root, directory)), key=lambda p: len(p.root))
+
     def staged(self, directory: str) -> str:
         """Place where a directory's new content is built."""
-        place = max((p for p in self._places if contains(p.root, directory)), key=lambda p: len(p.root))
+        place = self._place_of(directory)
         return os.path.normpath(os.path.join(place.staging, os.path.relpath(directory, place.root)))
 
     def reserve(self, name: str, size: int) -> str:
@@ -208,9 +227,10 @@ class RestoreTarget:
                 f"cf_paths: the backup has no column family {name!r}; it has {', '.join(map(repr, sorted(known)))}"
             )
 
-    def require_space(self, sizes: Mapping[str, int]) -> None:
+    def require_space(self, sizes: Mapping[str, int], *, emptied: bool = False) -> None:
         """Check the free space for files to be created, by their paths, on every file system that gets some.
 
+        :param emptied: count as free what :meth:`empty` will free.
         :raises NoSpaceError: with the bytes needed and available.
         """
         needed: dict[int, int] = {}
@@ -219,14 +239,19 @@ class RestoreTarget:
             directory = os.path.dirname(path)
             device = os.stat(directory).st_dev
             directories.setdefault(device, directory)
-            needed[device] = needed.get(device, 0) + size
+            needed[device] = needed.get(device, 0) + -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
+        freed: dict[int, int] = {}
+        for place in self._places if emptied else ():
+            if isinstance(place, InsidePlace):
+                device = os.stat(place.root).st_dev
+                freed[device] = freed.get(device, 0) + place.reclaimable_bytes()
         for device, directory in directories.items():
-            available = shutil.disk_usage(directory).free
+            available = shutil.disk_usage(directory).free + freed.get(device, 0)
             if needed[device] > available:
+                way_out = "" if self.in_place else ", or restore in place, which removes the old database first"
                 raise NoSpaceError(
                     f"{directory}: {needed[device]} bytes are needed, {available} are available; free "
-                    f"{needed[device] - available} bytes, name a place on another file system, or restore in place "
-                    "(in_place), which removes the old database first"
+                    f"{needed[device] - available} bytes, or name a place on another file system{way_out}"
                 )
 
     def empty(self) -> None:
@@ -266,7 +291,7 @@ class RestoreTarget:
         """Check that nothing has appeared since that may not be replaced; the database is locked by now."""
         if not self.replace:
             for place in self._places:
-                if _entries(place.root):
+                if self._obstacles(place.root):
                     raise ExistsError(f"{place.root}: has appeared meanwhile; name another place, or allow replace")
 
     def _exchange(self) -> None:
@@ -284,13 +309,13 @@ class RestoreTarget:
         try:
             for place in self._places:
                 place.exchange(run_id, roots)
+            if not is_atomic:
+                os.replace(os.path.join(main.root, REAL_CURRENT_NAME), os.path.join(main.root, _CURRENT))
+                durable.fsync_directory(main.root)
         except BaseException:
             for place in reversed(self._places):
                 place.undo(run_id)
             raise
-        if not is_atomic:
-            os.replace(os.path.join(main.root, REAL_CURRENT_NAME), os.path.join(main.root, _CURRENT))
-            durable.fsync_directory(main.root)
 
     def finish(self) -> None:
         """Remove what was replaced."""
@@ -409,13 +434,5 @@ def _check_directories(paths: DatabasePaths) -> None:
             )
 
 
-def _entries(directory: str) -> list[str]:
-    """Names in a directory that stand in the way of a restore; none when it is not there."""
-    try:
-        return sorted(set(os.listdir(directory)) - (KEPT - {"LOCK"}))
-    except FileNotFoundError:
-        return []
-
-
 def _is_rocksdbs(name: str) -> bool:
-    return name in _OURS or parse_file_name(name.removesuffix(".trash")) is not None
+    return name in _BESIDE_ROCKSDBS or parse_file_name(name.removesuffix(".trash")) is not None

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,8 +37,19 @@ from airflow_provider_rocksdb.core.progress import Progress
 from airflow_provider_rocksdb.core.repository import create_backup
 from airflow_provider_rocksdb.core.restore import restore_backup
 from airflow_provider_rocksdb.core.transfer import TransferOptions
-from tests.core.databases import NOBODY, build, count_keys, edit_options, fingerprint, flip, only, put, run_child
+from tests.core.databases import (
+    NOBODY,
+    build,
+    count_keys,
+    edit_options,
+    fingerprint,
+    flip,
+    only,
+    put,
+    run_child,
+)
 from tests.core.repositories import QUICK, build_old, grow, read_local_meta, take
+from tests.programs import find_program
 from tests.servers import Server
 
 LOCAL = LocalFileSystem()
@@ -166,6 +178,15 @@ def test_empty_directory_is_filled(repository: str, target: str) -> None:
     assert beside(target) == ["restored"]
 
 
+def test_service_came_too_early(repository: str, target: str) -> None:
+    """A program that did not find its database leaves LOCK and LOG, which are no obstacle."""
+    ldb = [find_program("ldb"), f"--db={target}", "put", "a", "b"]
+    assert "does not exist" in subprocess.run(ldb, capture_output=True, text=True, check=False).stderr
+    assert sorted(os.listdir(target)) == ["LOCK", "LOG"]
+    restore(repository, target)
+    assert count_keys(target)["default"] == 3000
+
+
 def test_missing_parents_are_made(repository: str, target: str) -> None:
     """Parents that are missing are made, for their owner alone."""
     restore(repository, f"{target}/a/b")
@@ -189,6 +210,24 @@ def test_foreign_files_are_not_lost(repository: str, old: str) -> None:
         restore(repository, old, replace=True)
     assert fingerprint(old) == before
     assert beside(old) == ["restored"]
+
+
+def test_checkpoints_inside_are_not_lost(repository: str, old: str) -> None:
+    """Checkpoints inside the database's directory are named, as they would go with it; in place, they stay."""
+    os.mkdir(f"{old}/.checkpoints")
+    with pytest.raises(InvalidArgumentError, match=r"\.checkpoints: is not RocksDB's"):
+        restore(repository, old, replace=True)
+    restore(repository, old, replace=True, in_place=True)
+    assert os.path.isdir(f"{old}/.checkpoints")
+
+
+def test_source_is_the_target(repository: str, old: str) -> None:
+    """A source within the target, or the other way round, is refused: it might be replaced before it is read."""
+    before = fingerprint(old)
+    for source, target in ((old, old), (repository, f"{repository}/restored"), (f"{old}/repository", old)):
+        with pytest.raises(InvalidArgumentError, match="or the other way round"):
+            restore(source, target, replace=True, in_place=True)
+    assert fingerprint(old) == before
 
 
 def test_file_in_the_way(repository: str, target: str) -> None:
@@ -243,7 +282,7 @@ def test_lock_is_held(repository: str, old: str, monkeypatch: pytest.MonkeyPatch
 
     def try_to_open(self: Any, **arguments: Any) -> None:
         code = f"from rocksdict import *; Rdict({old!r}, Options(raw_mode=True))"
-        said.append(subprocess.run(["python", "-c", code], capture_output=True, text=True, check=False).stderr)
+        said.append(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr)
         swap(self, **arguments)
 
     monkeypatch.setattr(BesidePlace, "_swap", try_to_open)
@@ -418,6 +457,25 @@ def test_full_disk(repository: str, tiny: str) -> None:
     assert os.listdir(tiny) == ["filler"]
 
 
+def test_full_disk_in_place(repository: str, tiny: str) -> None:
+    """In place the old database counts as free space, and is not removed when even that does not suffice."""
+    target = f"{tiny}/restored"
+    restore(repository, target, backup_id=1)
+    filler = Path(tiny, "filler")
+    filler.write_bytes(b"x" * (shutil.disk_usage(tiny).free - 40_000))
+    with pytest.raises(NoSpaceError, match=r"are needed.*or restore in place"):
+        restore(repository, target, replace=True)
+    restore(repository, target, replace=True, in_place=True, backup_id=1)
+    assert count_keys(target)["default"] == 1500
+    before = fingerprint(target)
+    for path in Path(target).iterdir():
+        os.link(path, f"{tiny}/{path.name}")  # as a checkpoint would: what it holds is not freed
+    with pytest.raises(NoSpaceError, match="are needed"):
+        restore(repository, target, replace=True, in_place=True, backup_id=1)
+    assert fingerprint(target)[f"{target}/CURRENT"] == before[f"{target}/CURRENT"]
+    assert count_keys(target)["default"] == 1500
+
+
 def test_disk_fills_up(repository: str, tiny: str) -> None:
     """A disk that fills up meanwhile is a clear error that names the file; nothing is left, and a retry succeeds."""
 
@@ -496,7 +554,7 @@ def test_owner_and_mode(repository: str, tmp_path: Path) -> None:
     Path(target, "CURRENT").chmod(0o640)
     for in_place in (False, True):
         restore(repository, target, replace=True, in_place=in_place)
-        assert seen() - {(0, 0, 0o600)} == {(1234, 4321, 0o640)}
+        assert seen() - {(1234, 4321, 0o600)} == {(1234, 4321, 0o640)}  # the first is LOCK's
         status = os.stat(target)
         assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (1234, 0o710)
 

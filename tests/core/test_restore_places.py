@@ -17,7 +17,7 @@ from airflow_provider_rocksdb.core.errors import BusyError, CorruptionError, Exi
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.repository import create_backup
 from airflow_provider_rocksdb.core.restore import restore_backup
-from airflow_provider_rocksdb.core.restore_places import BLOCKED, RECORD_NAME, plan_places, read_record
+from airflow_provider_rocksdb.core.restore_places import BLOCKED, RECORD_NAME, plan_places, read_record, undo_unfinished
 from tests.core.databases import DYING, count_keys, fingerprint, mounted, names, put, run_child
 from tests.core.repositories import build_old, take
 
@@ -279,6 +279,32 @@ def test_exchange_fails_halfway(repository: str, place: str, monkeypatch: pytest
     database = open_with(paths)
     assert len(list(database.keys())) == 100
     database.close()
+
+
+def test_exchange_fails_and_so_does_its_undoing(repository: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When not even the undoing works, nothing is removed, and the next run puts the old database back first."""
+    paths = paths_of("several", place)
+    build_old_one(paths)
+    real, calls = durable.exchange_directories, []
+
+    def fail_after_the_first(first: str, second: str) -> None:
+        calls.append(second)
+        if len(calls) > 1:
+            raise OSError(5, "Input/output error", first, None, second)
+        real(first, second)
+
+    target = DatabasePaths(paths["db_dir"], paths["wal_dir"], tuple(paths["db_paths"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "exchange_directories", fail_after_the_first)
+        with pytest.raises(OSError, match="Input/output"):
+            restore_backup(LOCAL, repository, target, replace=True)
+    assert Path(paths["db_dir"], "CURRENT").read_bytes() == BLOCKED
+    assert undo_unfinished(paths["db_dir"])
+    database = open_with(paths)
+    assert len(list(database.keys())) == 100
+    database.close()
+    restore_backup(LOCAL, repository, target, replace=True)
+    assert sorted(os.listdir(place)) == ["fast", "restored", "slow", "wal"]
 
 
 def test_locked_leftover(repository: str, place: str) -> None:

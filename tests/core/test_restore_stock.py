@@ -7,7 +7,6 @@ import ctypes.util
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from tests.core.repositories import (
     restore_with_ldb,
     take,
 )
+from tests.programs import run_ldb
 
 LOCAL = LocalFileSystem()
 
@@ -49,9 +49,7 @@ def back_up_with_aimrocks(place: Path, *, flush: bool) -> Path:
 
 
 def back_up_with_ldb(db_dir: Path, repository: Path) -> Path:
-    command = ["ldb", f"--db={db_dir}", f"--backup_dir={repository}", "--ignore_unknown_options", "backup"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_ldb(f"--db={db_dir}", f"--backup_dir={repository}", "backup")
     return repository
 
 
