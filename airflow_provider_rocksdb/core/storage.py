@@ -117,6 +117,22 @@ class Storage:
         data: bytes = self.own_file_system().cat_file(self.path(name))
         return data
 
+    def size(self, name: str) -> int | None:
+        """Size of a file in bytes; None when there is nothing of that name."""
+        filesystem = self.own_file_system()
+        filesystem.invalidate_cache()
+        try:
+            return int(filesystem.info(self.path(name))["size"] or 0)
+        except FileNotFoundError:
+            return None
+
+    def open_reader(self, name: str) -> Any:
+        """Open a file for reading from its beginning to its end, in parts of 8 MiB."""
+        filesystem, path = self.own_file_system(), self.path(name)
+        if self.is_local or self._protocols & {"sftp", "ssh"}:
+            return filesystem.open(path, "rb")
+        return filesystem.open(path, "rb", block_size=_PART_BYTES)
+
     def make_folders(self, folders: Iterable[str]) -> None:
         """Create folders where the file system has such things."""
         for folder in (*folders, *((INCOMING,) if self.renames else ())):
@@ -179,9 +195,17 @@ class Storage:
                     filesystem.rm_file(path)
             raise
 
-    def rename(self, temporary: str, name: str) -> None:
-        """Give a whole file its name, in place of a file that has it."""
+    def rename(self, temporary: str, name: str, *, replace: bool = True) -> None:
+        """Give a whole file its name.
+
+        :param replace: in place of a file that has it; else as atomically as the file system can tell.
+        :raises FileExistsError: when the name is taken and may not be replaced.
+        """
         source, target = self.path(temporary), self.path(name)
+        if not replace and self.is_local and _link_local(source, target):
+            return
+        if not replace and self.size(name) is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
         if self.is_local:
             os.replace(source, target)
             return
@@ -316,6 +340,18 @@ def _make_local_folders(path: str) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
         durable.fsync_directory(parent)
+
+
+def _link_local(source: str, target: str) -> bool:
+    """Give a file a name that nobody has; False where there are no hard links."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in _NO_LINK:
+            return False
+        raise
+    os.unlink(source)
+    return True
 
 
 def _create_local(path: str, data: bytes) -> None:

@@ -120,16 +120,16 @@ def upload_files(
         sorted(items, key=lambda item: -item.size),
         max_workers=options.max_workers,
         goes_on=lambda outcome: _goes_on(outcome.failures.values()),
-        on_tick=upload.tell,
+        on_tick=upload.meter.tell,
         tick_seconds=options.progress_seconds,
         stop=stop,
     )
     if outcome.failures:
         _raise_failures(storage, {item.name: error for item, error in outcome.failures.items()}, outcome.not_begun)
     if items:
-        upload.tell()
+        upload.meter.tell()
     crcs = {item.name: crc for item, crc in outcome.results.items()}
-    return TransferResult(crcs, sum(item.size for item in items), upload.seconds)
+    return TransferResult(crcs, sum(item.size for item in items), upload.meter.seconds)
 
 
 def checksum_files(
@@ -143,7 +143,7 @@ def checksum_files(
 
     def checksum(item: UploadItem) -> int:
         crc = 0
-        for chunk in _read_chunks(item, _CHUNK_BYTES):
+        for chunk in read_chunks(item, _CHUNK_BYTES):
             check_stop(stop)
             crc = google_crc32c.extend(crc, chunk)
         return crc
@@ -154,8 +154,75 @@ def checksum_files(
     return {item.name: crc for item, crc in outcome.results.items()}
 
 
+class Meter:
+    """What all threads of one transfer share: how far it is, and its rate. Counts of files and bytes may go back."""
+
+    def __init__(
+        self,
+        where: str,
+        options: TransferOptions,
+        stop: threading.Event | None,
+        *,
+        total_files: int,
+        total_bytes: int,
+        done: str = "uploaded",
+    ) -> None:
+        self._where = where
+        self._done = done
+        self._options = options
+        self._stop = stop
+        self._total_files = total_files
+        self._total_bytes = total_bytes
+        self._lock = threading.Lock()
+        self._files = 0
+        self._bytes = 0
+        self._began = self._free_at = self._told_at = time.monotonic()
+        limit = options.max_bytes_per_second
+        self.chunk_bytes = min(_CHUNK_BYTES, max(_MIN_CHUNK_BYTES, limit // 4)) if limit else _CHUNK_BYTES
+
+    @property
+    def seconds(self) -> float:
+        """Time since the beginning."""
+        return time.monotonic() - self._began
+
+    def count(self, length: int, files: int = 0) -> None:
+        """Add bytes and files; what has to be sent again is taken off."""
+        with self._lock:
+            self._bytes += length
+            self._files += files
+
+    def throttle(self, length: int) -> None:
+        """Wait for this chunk's turn within the rate that all threads share.
+
+        :raises CancelledError: when the caller asks to stop.
+        """
+        if self._options.max_bytes_per_second is not None:
+            with self._lock:
+                now = time.monotonic()
+                turn = max(now, self._free_at)
+                self._free_at = turn + length / self._options.max_bytes_per_second
+            if turn > now:
+                wait(turn - now, self._stop)
+        check_stop(self._stop)
+
+    def tell(self) -> None:
+        """Log how far it is, and tell the caller."""
+        with self._lock:
+            files, sent = self._files, self._bytes
+        progress = Progress(files, self._total_files, sent, self._total_bytes, self.seconds, self._done)
+        logger.info("%s: %s", self._where, progress)
+        if self._options.on_progress is not None:
+            self._options.on_progress(progress)
+
+    def tell_when_due(self) -> None:
+        """Do that every ``progress_seconds``, for work that has one thread alone."""
+        if time.monotonic() - self._told_at >= self._options.progress_seconds:
+            self._told_at = time.monotonic()
+            self.tell()
+
+
 class _Upload:
-    """One call of :func:`upload_files`: what all of its threads share."""
+    """One call of :func:`upload_files`."""
 
     def __init__(
         self, items: Sequence[UploadItem], storage: Storage, options: TransferOptions, stop: threading.Event | None
@@ -163,26 +230,15 @@ class _Upload:
         self._storage = storage
         self._options = options
         self._stop = stop
-        self._total_files = len(items)
-        self._total_bytes = sum(item.size for item in items)
-        self._lock = threading.Lock()
-        self._files = 0
-        self._bytes = 0
-        self._began = time.monotonic()
-        self._free_at = self._began
-        limit = options.max_bytes_per_second
-        self._chunk_bytes = min(_CHUNK_BYTES, max(_MIN_CHUNK_BYTES, limit // 4)) if limit else _CHUNK_BYTES
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
+        self.meter = Meter(
+            storage.url, options, stop, total_files=len(items), total_bytes=sum(item.size for item in items)
+        )
 
     def send(self, item: UploadItem) -> int:
         """Store one file; return its CRC32C."""
         what = f"{self._storage.url}/{item.name}"
         crc = self._options.retry(lambda: self._send_once(item), self._storage, what, self._stop)
-        with self._lock:
-            self._files += 1
+        self.meter.count(0, files=1)
         return crc
 
     def _send_once(self, item: UploadItem) -> int:
@@ -190,13 +246,12 @@ class _Upload:
         sent = crc = 0
         try:
             with self._storage.open_writer(temporary, item.size) as file:
-                for chunk in _read_chunks(item, self._chunk_bytes):
-                    self._throttle(len(chunk))
-                    check_stop(self._stop)
+                for chunk in read_chunks(item, self.meter.chunk_bytes):
+                    self.meter.throttle(len(chunk))
                     crc = google_crc32c.extend(crc, chunk)
-                    _write_all(file, chunk)
+                    write_all(file, chunk)
                     sent += len(chunk)
-                    self._count(len(chunk))
+                    self.meter.count(len(chunk))
                 if item.crc32c is not None and crc != item.crc32c:
                     raise CorruptionError(
                         f"{item.source}: expected CRC32C {item.crc32c}, got {crc}: the file has changed meanwhile"
@@ -204,36 +259,12 @@ class _Upload:
             if temporary != item.name:
                 self._storage.rename(temporary, item.name)
         except BaseException:
-            self._count(-sent)
+            self.meter.count(-sent)
             raise
         return crc
 
-    def _count(self, length: int) -> None:
-        with self._lock:
-            self._bytes += length
 
-    def _throttle(self, length: int) -> None:
-        """Wait for this chunk's turn within the rate that all threads share."""
-        if self._options.max_bytes_per_second is None:
-            return
-        with self._lock:
-            now = time.monotonic()
-            turn = max(now, self._free_at)
-            self._free_at = turn + length / self._options.max_bytes_per_second
-        if turn > now:
-            wait(turn - now, self._stop)
-
-    def tell(self) -> None:
-        """Log how far it is, and tell the caller."""
-        with self._lock:
-            files, sent = self._files, self._bytes
-        progress = Progress(files, self._total_files, sent, self._total_bytes, self.seconds)
-        logger.info("%s: %s", self._storage.url, progress)
-        if self._options.on_progress is not None:
-            self._options.on_progress(progress)
-
-
-def _read_chunks(item: UploadItem, chunk_bytes: int) -> Iterator[bytes]:
+def read_chunks(item: UploadItem, chunk_bytes: int) -> Iterator[bytes]:
     """Yield what is to be stored.
 
     :raises IncompleteError: when it is more or less than ``item.size``.
@@ -259,9 +290,10 @@ def _read_chunks(item: UploadItem, chunk_bytes: int) -> Iterator[bytes]:
         raise IncompleteError(f"{item.source}: expected {item.size} bytes, got {got}: it was changed meanwhile")
 
 
-def _write_all(file: Any, chunk: bytes) -> None:
+def write_all(file: Any, chunk: bytes) -> None:
+    """Write all of a chunk, also to a file that takes less at a time."""
     written = file.write(chunk)
-    while written is not None and written < len(chunk):  # an unbuffered file may take less
+    while written is not None and written < len(chunk):
         chunk = chunk[written:]
         written = file.write(chunk)
 
