@@ -214,7 +214,7 @@ class Storage:
             filesystem.mv(source, target)
         except Exception:
             filesystem.invalidate_cache()
-            if not filesystem.exists(target):
+            if not replace or not filesystem.exists(target):
                 raise
             filesystem.rm_file(target)
             filesystem.mv(source, target)
