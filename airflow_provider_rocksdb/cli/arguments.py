@@ -43,9 +43,21 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     elsewhere = arguments.wal_dir or arguments.db_path or arguments.cf_path
     if elsewhere and arguments.command == "backup" and arguments.no_checkpoint:
         parser.error("--no-checkpoint uploads one directory: it goes with no --wal-dir, --db-path or --cf-path")
+    if arguments.command == "backup":
+        _check_archive_options(parser, arguments)
     if arguments.command == "checkpoint" and arguments.mode == "exclusive" and arguments.allow_copy:
         parser.error("--allow-copy goes with --mode live: RocksDB decides itself what it links")
     return arguments
+
+
+def _check_archive_options(parser: Parser, arguments: argparse.Namespace) -> None:
+    from airflow_provider_rocksdb.core.archive_layout import compression_of
+
+    given = [arguments.compression, arguments.compression_level, arguments.compression_threads]
+    if arguments.layout != "archive" and any(value is not None for value in given):
+        parser.error("--compression, --compression-level and --compression-threads go with --layout archive")
+    if arguments.layout != "archive" and compression_of(arguments.backup_dir):
+        parser.error(f"BACKUP_DIR {arguments.backup_dir!r} is the name of an archive, which goes with --layout archive")
 
 
 def _add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
@@ -107,9 +119,11 @@ def _add_backup(commands: Any) -> None:
     command.add_argument("backup_dir", type=_path_or_url, metavar="BACKUP_DIR", help="a path or an fsspec URL")
     command.add_argument(
         "--layout",
-        choices=["backup_engine", "directory"],
+        choices=["backup_engine", "directory", "archive"],
         default="backup_engine",
-        help="RocksDB's BackupEngine directory, incremental; or the files as they are (default: backup_engine)",
+        help="RocksDB's BackupEngine directory, incremental; the files as they are; or one compressed file, in the "
+        "folder BACKUP_DIR as <DB directory's name>-<time>.tar.zst, or as BACKUP_DIR where that ends in .tar.zst, "
+        ".tar.gz or .tar (default: backup_engine)",
     )
     command.add_argument(
         "--no-checkpoint", action="store_true", help="upload DIR itself: right only while nothing writes in it"
@@ -123,8 +137,29 @@ def _add_backup(commands: Any) -> None:
         metavar="N",
         help="upload no faster than this (default: no limit)",
     )
+    _add_archive_options(command)
     _add_live_options(command)
     _add_storage_options(command)
+
+
+def _add_archive_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--compression",
+        choices=["zstd", "gzip", "none"],
+        help="of an archive (default: what its name says, else zstd)",
+    )
+    command.add_argument(
+        "--compression-level",
+        type=_positive(int),
+        metavar="N",
+        help="1 to 19 for zstd (default: 3), 1 to 9 for gzip (default: 6)",
+    )
+    command.add_argument(
+        "--compression-threads",
+        type=_positive(int),
+        metavar="N",
+        help="threads that zstd compresses with (default: one for each processor, at most 4)",
+    )
 
 
 def _add_live_options(command: argparse.ArgumentParser) -> None:

@@ -128,6 +128,7 @@ def _is_checkpoint(directory: str) -> bool:
 def _upload(
     directory: str, filesystem: AbstractFileSystem, root: str, arguments: argparse.Namespace, stop: threading.Event
 ) -> Outcome:
+    from airflow_provider_rocksdb.core.archive import name_archive, upload_archive
     from airflow_provider_rocksdb.core.completeness import check_completeness
     from airflow_provider_rocksdb.core.directory_layout import upload_directory
     from airflow_provider_rocksdb.core.inventory import read_inventory
@@ -139,6 +140,16 @@ def _upload(
     inventory = read_inventory(directory)
     if arguments.layout == "directory":
         result = upload_directory(inventory, filesystem, root, options=options, stop=stop).to_dict()
+    elif arguments.layout == "archive":
+        result = upload_archive(
+            inventory,
+            filesystem,
+            name_archive(inventory, root, arguments.compression),
+            level=arguments.compression_level,
+            threads=arguments.compression_threads,
+            options=options,
+            stop=stop,
+        ).to_dict()
     else:
         result = create_backup(
             inventory, filesystem, root, allow_other_source=arguments.allow_other_source, options=options, stop=stop

@@ -207,15 +207,14 @@ class _Upload:
     ) -> None:
         compressor = open_compressor(compression, level, threads)
         stream_bytes = layout.stream_bytes([item.size for item in self.items], layout.max_record_bytes(len(self.items)))
-        most = (
-            stream_bytes + stream_bytes // 64 + 1024 * 1024
-        )  # zstd and gzip make random bytes longer by less than that
+        most = stream_bytes + stream_bytes // 64 + 1024 * 1024  # zstd and gzip add less to random bytes
         written = 0
         with self._storage.open_writer(temporary, most) as file:
             for piece in self._iter_stream():
                 written += self._write(file, compressor.compress(piece))
             written += self._write(file, compressor.flush())
-            if temporary == self._name and not may_replace and self._storage.size(self._name) is not None:
+            unseen = temporary == self._name and self._storage.hides_unfinished
+            if unseen and not may_replace and self._storage.size(self._name) is not None:
                 raise ExistsError(self._appeared)
         self._check_size(temporary, written)
         if temporary != self._name:
@@ -246,12 +245,11 @@ class _Upload:
             length += layout.BLOCK_BYTES + item.size + layout.padding(item.size)
             files.append(ArchiveFile(item.name, item.size, crc))
             self._count(0, files=1)
-        record = ArchiveRecord(
-            __version__, self._inventory.db_id, self._inventory.sequence_number, tuple(files)
-        ).encode()
-        yield layout.encode_header(layout.LIST_NAME, len(record), self._mtime)
-        yield record + bytes(layout.padding(len(record)))
-        yield layout.encode_end(length + layout.BLOCK_BYTES + len(record) + layout.padding(len(record)))
+        inventory = self._inventory
+        data = ArchiveRecord(__version__, inventory.db_id, inventory.sequence_number, tuple(files)).encode()
+        yield layout.encode_header(layout.LIST_NAME, len(data), self._mtime)
+        yield data + bytes(layout.padding(len(data)))
+        yield layout.encode_end(length + layout.BLOCK_BYTES + len(data) + layout.padding(len(data)))
 
     def _count(self, length: int, files: int = 0) -> None:
         self._sent_bytes += length

@@ -92,6 +92,11 @@ class Storage:
         """Where it is, for messages and results."""
         return (self.root or "/") if self.is_local else str(self.filesystem.unstrip_protocol(self.root or "/"))
 
+    @property
+    def hides_unfinished(self) -> bool:
+        """Whether a file that is still being written cannot be seen under its name."""
+        return self._is_object_store and not isinstance(self.filesystem, MemoryFileSystem)
+
     def path(self, name: str) -> str:
         """Path of a file or folder in it, on the file system; of itself, for an empty name."""
         return self._prefix + name if name else self.root or self._prefix
@@ -190,7 +195,7 @@ class Storage:
             file.close()
         except BaseException:
             _discard(file)
-            if not self._is_object_store or isinstance(filesystem, MemoryFileSystem):
+            if not self.hides_unfinished:
                 with contextlib.suppress(Exception):
                     filesystem.rm_file(path)
             raise
