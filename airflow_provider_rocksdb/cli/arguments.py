@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_rocksdb import __version__
 from airflow_provider_rocksdb.cli import storage
+from airflow_provider_rocksdb.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,12 +53,22 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _check_archive_options(parser: Parser, arguments: argparse.Namespace) -> None:
     from airflow_provider_rocksdb.core.archive_layout import compression_of
+    from airflow_provider_rocksdb.core.compression import check_compression
 
-    given = [arguments.compression, arguments.compression_level, arguments.compression_threads]
-    if arguments.layout != "archive" and any(value is not None for value in given):
-        parser.error("--compression, --compression-level and --compression-threads go with --layout archive")
-    if arguments.layout != "archive" and compression_of(arguments.backup_dir):
-        parser.error(f"BACKUP_DIR {arguments.backup_dir!r} is the name of an archive, which goes with --layout archive")
+    named = compression_of(arguments.backup_dir)
+    chosen, level, threads = arguments.compression, arguments.compression_level, arguments.compression_threads
+    if arguments.layout != "archive":
+        if (chosen, level, threads) != (None, None, None):
+            parser.error("--compression, --compression-level and --compression-threads go with --layout archive")
+        if named:
+            parser.error(f"{arguments.backup_dir}: the name of an archive, which goes with --layout archive")
+        return
+    if chosen and named and chosen != named:
+        parser.error(f"{arguments.backup_dir}: an archive of this name has --compression {named}, not {chosen}")
+    try:
+        check_compression(chosen or named or "zstd", level, threads)
+    except InvalidArgumentError as error:
+        parser.error(str(error))
 
 
 def _add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
