@@ -24,7 +24,7 @@ from fsspec import AbstractFileSystem
 from airflow_provider_rocksdb import __version__
 from airflow_provider_rocksdb.core import archive_layout as layout
 from airflow_provider_rocksdb.core.archive_layout import ArchiveFile, ArchiveRecord, Compression
-from airflow_provider_rocksdb.core.archive_reader import check_archive, open_folder, read_checkpoint_record
+from airflow_provider_rocksdb.core.archive_reader import archive_url, check_archive, open_folder, read_checkpoint_record
 from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME, decode_checkpoint
 from airflow_provider_rocksdb.core.compression import check_compression, open_compressor
 from airflow_provider_rocksdb.core.errors import (
@@ -137,7 +137,7 @@ class _Upload:
     def __init__(
         self, inventory: Inventory, storage: Storage, name: str, options: TransferOptions, stop: threading.Event | None
     ) -> None:
-        self.url = f"{storage.url}/{name}"
+        self.url = archive_url(storage, name)
         self.items = _list_items(inventory)
         self.archive_bytes = 0
         self._inventory = inventory

@@ -116,6 +116,11 @@ def open_folder(filesystem: AbstractFileSystem, path: str) -> tuple[Storage, str
     return Storage(filesystem, folder or "/"), name
 
 
+def archive_url(storage: Storage, name: str) -> str:
+    """Where an archive is, for messages and results."""
+    return f"{storage.url}{'' if storage.url.endswith('/') else '/'}{name}"
+
+
 def read_checkpoint_record(
     storage: Storage, name: str, options: TransferOptions, stop: threading.Event | None
 ) -> bytes | None:
@@ -149,7 +154,7 @@ class _Source:
         self._options = options
         self._stop = stop
         self._file: Any = None
-        self._url = f"{storage.url}/{name}"
+        self._url = archive_url(storage, name)
         with translating(self._url):
             size = options.retry(lambda: storage.size(name), storage, self._url, stop)
         if size is None:
@@ -195,7 +200,7 @@ class _Reader:
     """One reading of an archive."""
 
     def __init__(self, storage: Storage, name: str, options: TransferOptions, stop: threading.Event | None) -> None:
-        self.url = f"{storage.url}/{name}"
+        self.url = archive_url(storage, name)
         self.source = _Source(storage, name, options, stop)
         self._pieces = decompress(self.source.iter_chunks(), layout.require_compression(name), self.url)
         self._rest = memoryview(b"")
