@@ -146,10 +146,11 @@ class _Upload:
         self._options = options
         self._stop = stop
         self._mtime = _time_taken(inventory)
-        total = sum(item.size for item in self.items)
-        self._meter = Meter(self.url, options, stop, total_files=len(self.items), total_bytes=total)
-        self._sent_files = self._sent_bytes = 0  # of this attempt
+        self._meter = self._begin()
         self._appeared = f"{self.url}: another run made it meanwhile; name another archive, or delete it"
+
+    def _begin(self) -> Meter:
+        return Meter((item.size for item in self.items), self._storage, self._options, self._stop)
 
     def attempt(self, compression: Compression, level: int | None, threads: int | None) -> bool:
         """Send all of it; return whether it was there already."""
@@ -162,12 +163,8 @@ class _Upload:
                 return True
         self._storage.make_folders(("",))
         temporary = self._storage.temporary_name(self._name)
-        try:
-            self._send(temporary, compression, level, threads, may_replace=may_replace)
-        except BaseException:
-            self._meter.count(-self._sent_bytes, -self._sent_files)
-            self._sent_files = self._sent_bytes = 0
-            raise
+        self._meter = self._begin()
+        self._send(temporary, compression, level, threads, may_replace=may_replace)
         self._storage.sync_folders(("",))
         self._remove_litter()
         self._meter.tell()
@@ -239,23 +236,18 @@ class _Upload:
             yield layout.encode_header(item.name, item.size, self._mtime)
             for chunk in read_chunks(item, self._meter.chunk_bytes):
                 crc = google_crc32c.extend(crc, chunk)
-                self._count(len(chunk))
+                self._meter.count(len(chunk))
+                self._meter.tell_when_due()
                 yield chunk
             yield bytes(layout.padding(item.size))
             length += layout.BLOCK_BYTES + item.size + layout.padding(item.size)
             files.append(ArchiveFile(item.name, item.size, crc))
-            self._count(0, files=1)
+            self._meter.count_file()
         inventory = self._inventory
         data = ArchiveRecord(__version__, inventory.db_id, inventory.sequence_number, tuple(files)).encode()
         yield layout.encode_header(layout.LIST_NAME, len(data), self._mtime)
         yield data + bytes(layout.padding(len(data)))
         yield layout.encode_end(length + layout.BLOCK_BYTES + len(data) + layout.padding(len(data)))
-
-    def _count(self, length: int, files: int = 0) -> None:
-        self._sent_bytes += length
-        self._sent_files += files
-        self._meter.count(length, files)
-        self._meter.tell_when_due()
 
     def _check_size(self, name: str, written: int) -> None:
         size = self._storage.size(name)

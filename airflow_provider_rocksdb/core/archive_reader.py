@@ -153,13 +153,15 @@ class _Source:
         self._name = name
         self._options = options
         self._stop = stop
+        self._open = contextlib.ExitStack()
         self._file: Any = None
         self._url = archive_url(storage, name)
         with translating(self._url):
             size = options.retry(lambda: storage.size(name), storage, self._url, stop)
         if size is None:
             raise NotFoundError(f"{self._url}: no such archive")
-        self._meter = Meter(self._url, options, stop, total_files=1, total_bytes=size, done="read")
+        self._size = size
+        self._meter = Meter([size], storage, options, stop, verb="read")
 
     def iter_chunks(self) -> Iterator[bytes]:
         """Yield all there is."""
@@ -167,7 +169,7 @@ class _Source:
             with translating(self._url):
                 chunk = self._options.retry(self._read, self._storage, self._url, self._stop)
             if not chunk:
-                self._meter.count(0, files=1)
+                self._meter.count_file()
                 self._meter.tell()
                 return
             self.offset += len(chunk)
@@ -179,9 +181,8 @@ class _Source:
     def _read(self) -> bytes:
         try:
             if self._file is None:
-                self._file = self._storage.open_reader(self._name)
-                if self.offset:
-                    self._file.seek(self.offset)
+                reader = self._storage.open_reader(self._name, self._size, self.offset)
+                self._file = self._open.enter_context(reader)
             chunk: bytes = self._file.read(self._meter.chunk_bytes)
         except BaseException:
             self.close()
@@ -190,10 +191,9 @@ class _Source:
 
     def close(self) -> None:
         """Let go of the file."""
-        file, self._file = self._file, None
-        if file is not None:
-            with contextlib.suppress(Exception):
-                file.close()
+        self._file = None
+        with contextlib.suppress(Exception):
+            self._open.close()
 
 
 class _Reader:

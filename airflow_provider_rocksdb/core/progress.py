@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a transfer is; sizes in bytes. Files that the target already has are not counted."""
+    """How far a transfer is; sizes in bytes. Files that are already where they should be are not counted."""
 
     files: int
     total_files: int
     bytes: int
     total_bytes: int
     seconds: float
-    done: str = "uploaded"
+    verb: str = "uploaded"
 
     @property
     def bytes_per_second(self) -> float:
@@ -29,7 +29,7 @@ class Progress:
     def __str__(self) -> str:
         left = "unknown" if self.seconds_left is None else _format_seconds(self.seconds_left)
         return (
-            f"{self.done} {self.files} of {self.total_files} files, {_format_bytes(self.bytes)} of "
+            f"{self.verb} {self.files} of {self.total_files} files, {_format_bytes(self.bytes)} of "
             f"{_format_bytes(self.total_bytes)}, {_format_bytes(self.bytes_per_second)}/s, {left} left"
         )
 

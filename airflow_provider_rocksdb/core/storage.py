@@ -43,6 +43,7 @@ INCOMING = "incoming"
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "memory"}
 _MAX_PARTS = 9000  # S3 allows 10,000
 _PART_BYTES = 8 * 1024 * 1024
+_PREFETCHED_REQUESTS = 64  # of 32 KiB each
 _NO_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _WRONG_USE = (ValueError, TypeError, ImportError)
@@ -131,12 +132,29 @@ class Storage:
         except FileNotFoundError:
             return None
 
-    def open_reader(self, name: str) -> Any:
-        """Open a file for reading from its beginning to its end, in parts of 8 MiB."""
-        filesystem, path = self.own_file_system(), self.path(name)
-        if self.is_local or self._protocols & {"sftp", "ssh"}:
-            return filesystem.open(path, "rb")
-        return filesystem.open(path, "rb", block_size=_PART_BYTES)
+    @contextlib.contextmanager
+    def open_reader(self, name: str, size: int, offset: int = 0) -> Iterator[Any]:
+        """Open a file for reading it once, from ``offset`` on; holds a part or two of 8 MiB in memory.
+
+        :param size: of the file in bytes, as far as it is known.
+        """
+        path = self.path(name)
+        if self.is_local:
+            with open(path, "rb", buffering=0) as local:
+                local.seek(offset)
+                yield local
+            return
+        filesystem = self.own_file_system()
+        if self._protocols & {"sftp", "ssh"}:
+            file = filesystem.open(path, "rb")
+            file.seek(offset)
+            if hasattr(file, "prefetch"):
+                file.prefetch(size, max_concurrent_requests=_PREFETCHED_REQUESTS)
+        else:
+            file = filesystem.open(path, "rb", block_size=_PART_BYTES)
+            file.seek(offset)
+        with file:
+            yield file
 
     def make_folders(self, folders: Iterable[str]) -> None:
         """Create folders where the file system has such things."""
