@@ -4,8 +4,9 @@
 member                      content
 ==========================  ===========================================================================
 ``checkpoint.json``         the checkpoint's own record, where it has one
-RocksDB's files, by name    and ``rocksdict-config.json``
-``CURRENT``                 last of them: what was unpacked in part does not open
+MANIFEST, OPTIONS, …        by name; the MANIFEST says to which column family the next ones belong
+SST and blob files, WALs    by name
+``CURRENT``                 the database's last: what was unpacked in part does not open
 ``checkpoint-files.json``   every member before it with its size and CRC32C, as JSON; no file of RocksDB's
 ==========================  ===========================================================================
 
@@ -51,6 +52,7 @@ _DATABASE_TYPES = {
     FileType.CURRENT,
     FileType.IDENTITY,
 }
+_LARGE_TYPES = {FileType.WAL, FileType.TABLE, FileType.BLOB}
 
 
 def compression_of(path: str) -> Compression | None:
@@ -81,7 +83,9 @@ def is_member_name(name: str) -> bool:
 
 def member_order(name: str) -> tuple[int, str]:
     """Key that sorts names as they stand in an archive."""
-    return ({RECORD_NAME: 0, "CURRENT": 2}.get(name, 1), name)
+    parsed = parse_file_name(name)
+    is_large = parsed is not None and parsed.type in _LARGE_TYPES
+    return ({RECORD_NAME: 0, "CURRENT": 3}.get(name, 2 if is_large else 1), name)
 
 
 def padding(size: int, block: int = BLOCK_BYTES) -> int:

@@ -107,7 +107,7 @@ def check_archive(
 
     :raises RocksDBError: as :func:`extract_archive`.
     """
-    return extract_archive(filesystem, path, lambda _name, _size: _Nowhere(), options=options, stop=stop)
+    return extract_archive(filesystem, path, lambda _name, _size: Nowhere(), options=options, stop=stop)
 
 
 def open_folder(filesystem: AbstractFileSystem, path: str) -> tuple[Storage, str]:
@@ -136,11 +136,14 @@ def read_checkpoint_record(
         return reader.read(first[1])
 
 
-class _Nowhere(contextlib.AbstractContextManager["_Nowhere"]):
+class Nowhere(contextlib.AbstractContextManager["Nowhere"]):
+    """A target that keeps nothing."""
+
     def __exit__(self, *_: object) -> None:
         pass
 
     def write(self, data: bytes, /) -> int:
+        """Take bytes."""
         return len(data)
 
 
