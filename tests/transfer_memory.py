@@ -1,4 +1,4 @@
-"""Peak memory of a process that uploads large files: a script for a child process, and its caller."""
+"""Peak memory of a process that transfers large files: a script for a child process, and its caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
-UPLOAD = """
+TRANSFER = """
 import re, sys
 
 def peak():
@@ -24,17 +24,20 @@ began = peak()  # of the bare interpreter: what is imported counts
 import json, os, time
 import fsspec
 from airflow_provider_rocksdb.core.archive import upload_archive
+from airflow_provider_rocksdb.core.archive_reader import check_archive
 from airflow_provider_rocksdb.core.format.filename import FileType
 from airflow_provider_rocksdb.core.inventory import DatabaseFile, Inventory
 from airflow_provider_rocksdb.core.storage import Storage
 from airflow_provider_rocksdb.core.transfer import UploadItem, upload_files
 
-layout, directory, protocol, storage_options, place = json.loads(sys.argv[1])
+what, directory, protocol, storage_options, place, settings = json.loads(sys.argv[1])
 filesystem = fsspec.filesystem(protocol, **storage_options)
 names = sorted(os.listdir(directory))
 sizes = {name: os.path.getsize(f"{directory}/{name}") for name in names}
 started = time.monotonic()
-if layout == "files":
+if what == "check":
+    check_archive(filesystem, place)
+elif what == "files":
     storage = Storage(filesystem, place)
     storage.make_folders(("",))
     upload_files([UploadItem(f"{directory}/{name}", name, sizes[name]) for name in names], storage)
@@ -43,29 +46,39 @@ else:
     files = tuple(
         DatabaseFile(name, f"{directory}/{name}", sizes[name], kinds.get(name, FileType.TABLE)) for name in names
     )
-    upload_archive(Inventory(directory, "id", 7, files, (), None), filesystem, f"{place}/x{layout}")
+    upload_archive(Inventory(directory, "id", 7, files, (), None), filesystem, place, **settings)
 print(json.dumps({"peak_bytes": peak() - began, "bytes": sum(sizes.values()), "seconds": time.monotonic() - started}))
 """
 
 
-def make_files(directory: Path, count: int, size: int) -> None:
-    """Make SST files without content, which take no room, and a CURRENT."""
+def make_files(directory: Path, count: int, size: int, *, random: bool = False) -> None:
+    """Make SST files, and a CURRENT.
+
+    :param random: with content that nothing compresses; else with none, so that they take no room.
+    """
     directory.mkdir()
     for number in range(count):
         with (directory / f"{number:06d}.sst").open("wb") as file:
+            for _ in range(size >> 20 if random else 0):
+                file.write(os.urandom(1 << 20))
             file.truncate(size)
     (directory / "CURRENT").write_bytes(b"MANIFEST-000099\n")
 
 
-def measure_upload(
-    layout: str, directory: Path, protocol: str, storage_options: Mapping[str, Any], place: str
+def measure(
+    what: str, directory: Path, protocol: str, storage_options: Mapping[str, Any], place: str, **settings: Any
 ) -> dict[str, Any]:
-    """Upload a directory from a fresh process; return its ``peak_bytes`` of memory above its start, and seconds.
+    """Transfer a directory in a fresh process; return its ``peak_bytes`` of memory above its start, and seconds.
 
-    :param layout: ``files``, or an archive's ending
+    :param what: upload ``files`` into a folder, upload an ``archive``, or ``check`` an archive
     """
     done = subprocess.run(
-        [sys.executable, "-c", UPLOAD, json.dumps([layout, str(directory), protocol, storage_options, place])],
+        [
+            sys.executable,
+            "-c",
+            TRANSFER,
+            json.dumps([what, str(directory), protocol, storage_options, place, settings]),
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=True,
         capture_output=True,
