@@ -119,6 +119,12 @@ def listing(directory: Path) -> dict[str, tuple[int, int, int, int]]:
         ("backup", "db", "there", "--storage-option", "no equals sign"),
         ("backup", "db", "there", "--max-bytes-per-second", "fast"),
         ("backup", "db", "there", "--no-checkpoint", "--wal-dir", "wal"),
+        ("backup", "db", "there", "--compression", "gzip"),
+        ("backup", "db", "there", "--layout", "archive", "--compression", "bzip2"),
+        ("backup", "db", "there", "--layout", "archive", "--compression-level", "20"),
+        ("backup", "db", "there", "--layout", "archive", "--compression", "gzip", "--compression-threads", "2"),
+        ("backup", "db", "there.tar.gz", "--layout", "archive", "--compression", "zstd"),
+        ("backup", "db", "there.tar.zst"),
         ("backup", "db", "s3://user:secret@bucket/path"),
         ("list",),
         ("list", "backups", "--wal-dir", "wal"),
@@ -278,6 +284,26 @@ def test_check_could_not_look(tmp_path: Path) -> None:
     assert run_json("check", tmp_path / "nothing", status=1)["state"] == "incomplete"
     unknown = run_json("check", "unheard-of://bucket/path", status=1)
     assert (unknown["state"], "unheard-of" in unknown["error"]) == ("could_not_check", True)
+
+
+def test_backup_into_an_archive(db_dir: Path, tmp_path: Path) -> None:
+    """An archive goes into the folder under the database's name and the time, or under the name given."""
+    result = run_json("backup", db_dir, tmp_path / "there", "--layout", "archive")
+    (archive,) = (tmp_path / "there").iterdir()
+    assert re.fullmatch(r"db-\d{8}T\d{6}Z\.tar\.zst", archive.name)
+    assert (result["state"], result["archive"], result["reused"]) == ("done", str(archive), False)
+    (tmp_path / "back").mkdir()
+    subprocess.run(["tar", "-xf", archive, "-C", tmp_path / "back"], check=True)
+    assert keys(tmp_path / "back") == 1500
+    named = tmp_path / "x.tar.gz"
+    done = run("backup", db_dir, named, "--layout", "archive", "--compression-level", 9)
+    assert (done.returncode, done.stdout.startswith(f"done: {named}: ")) == (0, True)
+    restored = run_json("restore", named, tmp_path / "restored")
+    assert (restored["layout"], restored["backup_id"], keys(tmp_path / "restored")) == ("archive", None, 1500)
+    assert run_json("restore", named, tmp_path / "other", "--backup-id", "1", status=1)["state"] == "failed"
+    refused = run("backup", db_dir, named, "--layout", "archive")
+    assert refused.returncode == 1
+    assert "is already there, and is not this checkpoint's" in last_line(refused)
 
 
 def flip_byte_in_wal(directory: Path) -> Path:

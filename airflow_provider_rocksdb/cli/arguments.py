@@ -56,11 +56,33 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--no-checkpoint uploads one directory: it goes with no --wal-dir, --db-path or --cf-path")
     if arguments.command == "verify" and arguments.sample and arguments.level != "checksums":
         parser.error("--sample goes with --level checksums")
+    if arguments.command == "backup":
+        _check_archive_options(parser, arguments)
     if arguments.command == "checkpoint" and arguments.mode == "exclusive" and arguments.allow_copy:
         parser.error("--allow-copy goes with --mode live: RocksDB decides itself what it links")
     if arguments.command == "restore" and (arguments.delta or arguments.in_place) and not arguments.replace:
         parser.error("--delta and --in-place go with --replace: they are about the database that is there")
     return arguments
+
+
+def _check_archive_options(parser: Parser, arguments: argparse.Namespace) -> None:
+    from airflow_provider_rocksdb.core.archive_layout import compression_of
+    from airflow_provider_rocksdb.core.compression import check_compression
+
+    named = compression_of(arguments.backup_dir)
+    chosen, level, threads = arguments.compression, arguments.compression_level, arguments.compression_threads
+    if arguments.layout != "archive":
+        if (chosen, level, threads) != (None, None, None):
+            parser.error("--compression, --compression-level and --compression-threads go with --layout archive")
+        if named:
+            parser.error(f"{arguments.backup_dir}: the name of an archive, which goes with --layout archive")
+        return
+    if chosen and named and chosen != named:
+        parser.error(f"{arguments.backup_dir}: an archive of this name has --compression {named}, not {chosen}")
+    try:
+        check_compression(chosen or named or "zstd", level, threads)
+    except InvalidArgumentError as error:
+        parser.error(str(error))
 
 
 def _add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
@@ -131,9 +153,11 @@ def _add_backup(commands: Any) -> None:
     command.add_argument("backup_dir", type=_path_or_url, metavar="BACKUP_DIR", help="a path or an fsspec URL")
     command.add_argument(
         "--layout",
-        choices=["backup_engine", "directory"],
+        choices=["backup_engine", "directory", "archive"],
         default="backup_engine",
-        help="RocksDB's BackupEngine directory, incremental; or the files as they are (default: backup_engine)",
+        help="RocksDB's BackupEngine directory, incremental; the files as they are; or one compressed file, in the "
+        "folder BACKUP_DIR as <DB directory's name>-<time>.tar.zst, or as BACKUP_DIR where that ends in .tar.zst, "
+        ".tar.gz or .tar (default: backup_engine)",
     )
     command.add_argument(
         "--no-checkpoint", action="store_true", help="upload DIR itself: right only while nothing writes in it"
@@ -142,6 +166,7 @@ def _add_backup(commands: Any) -> None:
         "--allow-other-source", action="store_true", help="let BACKUP_DIR take a database that it did not hold before"
     )
     _add_rate(command, "upload")
+    _add_archive_options(command)
     _add_live_options(command)
     _add_storage_options(command)
 
@@ -157,7 +182,7 @@ def _add_restore(commands: Any) -> None:
         "backup_dir",
         type=_path_or_url,
         metavar="BACKUP_DIR",
-        help="a repository, or a directory with a database as it is",
+        help="a repository, a directory with a database as it is, or an archive",
     )
     command.add_argument("db_dir", metavar="DB_DIR")
     command.add_argument(
@@ -268,6 +293,26 @@ def _read_policy(arguments: argparse.Namespace, parser: Parser) -> None:
         arguments.policy = read_retention_policy(arguments) or RetentionPolicy()
     except InvalidArgumentError as error:
         parser.error(str(error))
+
+
+def _add_archive_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--compression",
+        choices=["zstd", "gzip", "none"],
+        help="of an archive (default: what its name says, else zstd)",
+    )
+    command.add_argument(
+        "--compression-level",
+        type=_positive(int),
+        metavar="N",
+        help="1 to 19 for zstd (default: 3), 1 to 9 for gzip (default: 6)",
+    )
+    command.add_argument(
+        "--compression-threads",
+        type=_positive(int),
+        metavar="N",
+        help="threads that zstd compresses with (default: one for each processor, at most 4)",
+    )
 
 
 def _add_live_options(command: argparse.ArgumentParser) -> None:

@@ -221,6 +221,9 @@ def _upload(
         root,
         layout=arguments.layout,
         allow_other_source=arguments.allow_other_source,
+        compression=arguments.compression,
+        compression_level=arguments.compression_level,
+        compression_threads=arguments.compression_threads,
         options=TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second),
         stop=stop,
     )

@@ -194,19 +194,14 @@ class RestoreTarget:
         parsed = parse_file_name(name)
         return parsed is not None and self._families is not None and parsed.number in self._families
 
-    def read_manifest(self) -> None:
-        """Read CURRENT and the MANIFEST that were created.
+    def read_manifest(self, name: str | None = None) -> None:
+        """Read the MANIFEST that was created.
 
+        :param name: of the MANIFEST, while CURRENT is not there yet; None: what CURRENT says.
         :raises CorruptionError: when CURRENT names none that was reserved, or it is damaged.
         :raises InvalidArgumentError: when ``cf_paths`` names a column family that is not there.
         """
-        if not {_CURRENT} <= set(self.files) or self.files[_CURRENT] > _MAX_CURRENT_BYTES:
-            raise CorruptionError(
-                f"CURRENT: expected at most {_MAX_CURRENT_BYTES} bytes, got {self.files.get(_CURRENT)}"
-            )
-        self._manifest = decode_current(self._read(_CURRENT))
-        if self._manifest not in self.files:
-            raise CorruptionError(f"CURRENT names {self._manifest}, which is not among the files")
+        self._manifest = name or self._read_current()
         reader = ManifestReader(self._manifest)
         descriptor = os.open(self._staged_file(self._manifest), os.O_RDONLY)
         try:
@@ -226,6 +221,16 @@ class RestoreTarget:
             raise InvalidArgumentError(
                 f"cf_paths: the backup has no column family {name!r}; it has {', '.join(map(repr, sorted(known)))}"
             )
+
+    def _read_current(self) -> str:
+        if not {_CURRENT} <= set(self.files) or self.files[_CURRENT] > _MAX_CURRENT_BYTES:
+            raise CorruptionError(
+                f"CURRENT: expected at most {_MAX_CURRENT_BYTES} bytes, got {self.files.get(_CURRENT)}"
+            )
+        manifest = decode_current(self._read(_CURRENT))
+        if manifest not in self.files:
+            raise CorruptionError(f"CURRENT names {manifest}, which is not among the files")
+        return manifest
 
     def require_space(self, sizes: Mapping[str, int], *, emptied: bool = False) -> None:
         """Check the free space for files to be created, by their paths, on every file system that gets some.

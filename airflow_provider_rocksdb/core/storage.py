@@ -104,6 +104,11 @@ class Storage:
         """Where it is, for messages and results."""
         return (self.root or "/") if self.is_local else str(self.filesystem.unstrip_protocol(self.root or "/"))
 
+    @property
+    def hides_unfinished(self) -> bool:
+        """Whether a file that is still being written cannot be seen under its name."""
+        return self._is_object_store and not isinstance(self.filesystem, MemoryFileSystem)
+
     def path(self, name: str) -> str:
         """Path of a file or folder in it, on the file system; of itself, for an empty name."""
         return self._prefix + name if name else self.root or self._prefix
@@ -148,24 +153,36 @@ class Storage:
         data: bytes = self.own_file_system().cat_file(self.path(name))
         return data
 
+    def size(self, name: str) -> int | None:
+        """Size of a file in bytes; None when there is nothing of that name."""
+        filesystem = self.own_file_system()
+        filesystem.invalidate_cache()
+        try:
+            return int(filesystem.info(self.path(name))["size"] or 0)
+        except FileNotFoundError:
+            return None
+
     @contextlib.contextmanager
-    def open_reader(self, name: str, size: int) -> Iterator[Any]:
-        """Open a file for reading it once, from its start; holds a part or two of 8 MiB in memory.
+    def open_reader(self, name: str, size: int, offset: int = 0) -> Iterator[Any]:
+        """Open a file for reading it once, from ``offset`` on; holds a part or two of 8 MiB in memory.
 
         :param size: of the file in bytes, as far as it is known.
         """
         path = self.path(name)
         if self.is_local:
             with open(path, "rb", buffering=0) as local:
+                local.seek(offset)
                 yield local
             return
         filesystem = self.own_file_system()
         if self._protocols & {"sftp", "ssh"}:
             file = filesystem.open(path, "rb")
+            file.seek(offset)
             if hasattr(file, "prefetch"):
                 file.prefetch(size, max_concurrent_requests=_PREFETCHED_REQUESTS)
         else:
             file = filesystem.open(path, "rb", block_size=_PART_BYTES)
+            file.seek(offset)
         with file:
             yield file
 
@@ -226,14 +243,22 @@ class Storage:
             file.close()
         except BaseException:
             _discard(file)
-            if not self._is_object_store or isinstance(filesystem, MemoryFileSystem):
+            if not self.hides_unfinished:
                 with contextlib.suppress(Exception):
                     filesystem.rm_file(path)
             raise
 
-    def rename(self, temporary: str, name: str) -> None:
-        """Give a whole file its name, in place of a file that has it."""
+    def rename(self, temporary: str, name: str, *, replace: bool = True) -> None:
+        """Give a whole file its name.
+
+        :param replace: in place of a file that has it; else as atomically as the file system can tell.
+        :raises FileExistsError: when the name is taken and may not be replaced.
+        """
         source, target = self.path(temporary), self.path(name)
+        if not replace and self.is_local and _link_local(source, target):
+            return
+        if not replace and self.size(name) is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
         if self.is_local:
             os.replace(source, target)
             return
@@ -242,7 +267,7 @@ class Storage:
             filesystem.mv(source, target)
         except Exception:
             filesystem.invalidate_cache()
-            if not filesystem.exists(target):
+            if not replace or not filesystem.exists(target):
                 raise
             filesystem.rm_file(target)
             filesystem.mv(source, target)
@@ -393,6 +418,18 @@ def _make_local_folders(path: str) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
         durable.fsync_directory(parent)
+
+
+def _link_local(source: str, target: str) -> bool:
+    """Give a file a name that nobody has; False where there are no hard links."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in _NO_LINK:
+            return False
+        raise
+    os.unlink(source)
+    return True
 
 
 def _create_local(path: str, data: bytes) -> None:

@@ -247,6 +247,7 @@ SCENARIOS: dict[str, type[Scenario]] = {
     "checkpoint": Checkpoint,
     "backup": Backup,
     "prune": Prune,
+    "restore": Restore,
 }
 
 
