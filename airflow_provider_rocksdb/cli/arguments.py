@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow_provider_rocksdb import __version__
 from airflow_provider_rocksdb.cli import storage
 from airflow_provider_rocksdb.core.errors import InvalidArgumentError
+from airflow_provider_rocksdb.core.format.backup_meta import decode_backup_id
 from airflow_provider_rocksdb.core.retention import RetentionPolicy, parse_duration
 
 if TYPE_CHECKING:
@@ -41,20 +42,23 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_checkpoint(commands)
     _add_check(commands)
     _add_backup(commands)
+    _add_list(commands)
+    _add_verify(commands)
     _add_prune(commands)
     arguments = parser.parse_args(argv)
-    if arguments.command == "prune":
-        _read_policy(arguments, parser)
-        return arguments
-    elsewhere = arguments.wal_dir or arguments.db_path or arguments.cf_path
-    if elsewhere and arguments.command == "backup" and arguments.no_checkpoint:
+    uploads_one = arguments.command == "backup" and arguments.no_checkpoint
+    if uploads_one and (arguments.wal_dir or arguments.db_path or arguments.cf_path):
         parser.error("--no-checkpoint uploads one directory: it goes with no --wal-dir, --db-path or --cf-path")
+    if arguments.command == "verify" and arguments.sample and arguments.level != "checksums":
+        parser.error("--sample goes with --level checksums")
     if arguments.command == "checkpoint" and arguments.mode == "exclusive" and arguments.allow_copy:
         parser.error("--allow-copy goes with --mode live: RocksDB decides itself what it links")
+    if arguments.command == "prune":
+        _read_policy(arguments, parser)
     return arguments
 
 
-def _new_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+def _add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=text, epilog=EPILOG, allow_abbrev=False
     )
@@ -62,8 +66,8 @@ def _new_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser
     return command
 
 
-def _add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
-    command = _new_command(commands, name, text)
+def _add_database_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    command = _add_command(commands, name, text)
     command.add_argument("--wal-dir", metavar="DIR", help="where the WALs are (default: where OPTIONS says)")
     command.add_argument(
         "--db-path",
@@ -84,7 +88,9 @@ def _add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser
 
 
 def _add_checkpoint(commands: Any) -> None:
-    command = _add_command(commands, "checkpoint", "Make a checkpoint of a RocksDB database, which may be running.")
+    command = _add_database_command(
+        commands, "checkpoint", "Make a checkpoint of a RocksDB database, which may be running."
+    )
     command.add_argument("db_dir", metavar="DB_DIR")
     command.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", help="on the file system of DB_DIR, outside it")
     command.add_argument(
@@ -98,7 +104,7 @@ def _add_checkpoint(commands: Any) -> None:
 
 
 def _add_check(commands: Any) -> None:
-    command = _add_command(commands, "check", "Check that a checkpoint or a DB directory is a whole database.")
+    command = _add_database_command(commands, "check", "Check that a checkpoint or a DB directory is a whole database.")
     command.add_argument("directory", type=_path_or_url, metavar="DIR_OR_URL")
     command.add_argument(
         "--level",
@@ -111,7 +117,7 @@ def _add_check(commands: Any) -> None:
 
 
 def _add_backup(commands: Any) -> None:
-    command = _add_command(commands, "backup", "Upload a database into a backup repository.")
+    command = _add_database_command(commands, "backup", "Upload a database into a backup repository.")
     command.add_argument(
         "directory", metavar="DIR", help="a checkpoint of ours, or any DB directory, which may be running"
     )
@@ -138,8 +144,43 @@ def _add_backup(commands: Any) -> None:
     _add_storage_options(command)
 
 
+def _add_list(commands: Any) -> None:
+    command = _add_command(commands, "list", "List the backups of a repository, with what each takes and misses.")
+    command.add_argument("backup_dir", type=_path_or_url, metavar="BACKUP_DIR", help="a path or an fsspec URL")
+    _add_storage_options(command)
+
+
+def _add_verify(commands: Any) -> None:
+    command = _add_command(commands, "verify", "Verify that backups are there, and are what they were.")
+    command.add_argument("backup_dir", type=_path_or_url, metavar="BACKUP_DIR", help="a path or an fsspec URL")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--backup-id", type=_backup_id, metavar="N", help="which backup (default: the newest)")
+    which.add_argument("--all", action="store_true", help="every backup")
+    command.add_argument(
+        "--level",
+        choices=["files", "checksums", "restore"],
+        default="files",
+        help="names and sizes; also read every file and compare its CRC32C; or restore each backup into a scratch "
+        "directory and read every block of it (default: files)",
+    )
+    command.add_argument(
+        "--sample",
+        type=_percent,
+        metavar="PERCENT",
+        help="with --level checksums: read that part of all files, each day another: 5 reads everything in 20 days",
+    )
+    command.add_argument(
+        "--scratch-dir", metavar="DIR", help="where --level restore restores (default: TMPDIR or /tmp)"
+    )
+    command.add_argument(
+        "--max-bytes-per-second", type=_positive(int), metavar="N", help="read no faster than this (default: no limit)"
+    )
+    _add_timeout(command, 3600.0, "give up reading the blocks of a restored backup after so long")
+    _add_storage_options(command)
+
+
 def _add_prune(commands: Any) -> None:
-    command = _new_command(
+    command = _add_command(
         commands, "prune", "Delete backups by policy, and what was marked as needed by none a grace period ago."
     )
     command.add_argument("backup_dir", type=_path_or_url, metavar="BACKUP_DIR", help="a path or an fsspec URL")
@@ -232,6 +273,20 @@ def _positive(number: Callable[[str], float]) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def _backup_id(text: str) -> int:
+    backup_id = decode_backup_id(text)
+    if backup_id is None:
+        raise argparse.ArgumentTypeError(f"expected a backup id, got {text!r}")
+    return backup_id
+
+
+def _percent(text: str) -> float:
+    value = _positive(float)(text)
+    if value > 100:
+        raise argparse.ArgumentTypeError(f"expected at most 100, got {text!r}")
+    return value
 
 
 def _count(text: str) -> int:

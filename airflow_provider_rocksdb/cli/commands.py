@@ -22,13 +22,13 @@ class Outcome:
     :param state: ``done``, or what a check says: ``complete``, ``incomplete``, ``corrupt``, ``could_not_check``
     :param line: the same for a reader
     :param details: the same for a program
-    :param table: lines for a reader, above ``line``
+    :param lines: more for a reader: a table, or every problem
     """
 
     state: str
     line: str
     details: dict[str, Any] = field(default_factory=dict)
-    table: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
 
 
 def checkpoint(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
@@ -100,6 +100,40 @@ def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
         return _upload(checkpoint_dir, filesystem, root, arguments, stop)
 
 
+def list_(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
+    """List the backups of a repository."""
+    from airflow_provider_rocksdb.cli.table import format_usage
+    from airflow_provider_rocksdb.core.repository_usage import list_usage
+
+    filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
+    found = list_usage(filesystem, root, stop=stop)
+    line = f"{arguments.backup_dir}: {len(found)} backups"
+    backups = storage.mask_secrets([usage.to_dict() for usage in found], arguments.storage_options)
+    return Outcome("done", line, {"backups": backups}, format_usage(backups))
+
+
+def verify(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
+    """Verify backups of a repository."""
+    from airflow_provider_rocksdb.core.transfer import TransferOptions
+    from airflow_provider_rocksdb.core.verify import verify_backups
+
+    filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
+    report = verify_backups(
+        filesystem,
+        root,
+        backup_id=arguments.backup_id,
+        all_backups=arguments.all,
+        level=arguments.level,
+        sample_percent=arguments.sample,
+        scratch_dir=arguments.scratch_dir,
+        timeout_seconds=arguments.timeout_seconds,
+        options=TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second),
+        stop=stop,
+    )
+    line = f"{arguments.backup_dir}: {report.reason or report.summary}"
+    return Outcome(report.state.value, line, report.to_dict(), tuple(map(str, report.problems)))
+
+
 def prune(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
     """Delete backups by policy, and in time what only they needed."""
     from airflow_provider_rocksdb.core.prune import prune_backups
@@ -113,16 +147,19 @@ def prune(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
         grace_seconds=arguments.grace_period,
         stop=stop,
     )
-    *table, line = result.lines()
+    *lines, line = storage.mask_secrets(result.lines(), arguments.storage_options)
+    details = storage.mask_secrets(result.to_dict(), arguments.storage_options)
     state = "could_not_check" if result.unreadable else "done"
-    return Outcome(state, f"{arguments.backup_dir}: {line}", result.to_dict(), tuple(table))
+    return Outcome(state, f"{arguments.backup_dir}: {line}", details, tuple(lines))
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, threading.Event], Outcome]] = {
     "backup": backup,
     "check": check,
     "checkpoint": checkpoint,
+    "list": list_,
     "prune": prune,
+    "verify": verify,
 }
 
 

@@ -275,3 +275,41 @@ def lock_owner(path: str) -> int | None:
         os.close(descriptor)
     lock_type, _, _, _, pid = _FLOCK.unpack(answer[: _FLOCK.size])
     return None if lock_type == fcntl.F_UNLCK else max(pid, 0)
+
+
+@contextlib.contextmanager
+def locked_database(db_dir: str) -> Iterator[None]:
+    """Hold RocksDB's own lock of a DB directory, so that no program opens it meanwhile; do nothing where none is.
+
+    :raises BusyError: when a process has the database open; names its pid.
+    """
+    path = os.path.join(db_dir, "LOCK")
+    require_closed(db_dir)
+    if not os.path.lexists(os.path.join(db_dir, "CURRENT")):
+        yield
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            os.close(descriptor)
+            descriptor = -1
+            require_closed(db_dir)
+            raise BusyError(f"{path}: another process has just opened the database, or closed it; try again") from None
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def require_closed(db_dir: str) -> None:
+    """Check that no process has a database open.
+
+    :raises BusyError: when one has; names its pid.
+    """
+    owner = lock_owner(os.path.join(db_dir, "LOCK"))
+    if owner is not None:
+        raise BusyError(
+            f"{db_dir}: process {owner or '(not visible here)'} has the database open (LOCK); stop it first"
+        )

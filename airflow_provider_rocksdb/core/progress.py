@@ -1,4 +1,4 @@
-"""How far an upload is, for the log and for whoever draws a bar."""
+"""How far a transfer is, for the log and for whoever draws a bar."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an upload is; sizes in bytes. Files that the repository already has are not counted."""
+    """How far a transfer is; sizes in bytes. Files that are already where they should be are not counted."""
 
     files: int
     total_files: int
     bytes: int
     total_bytes: int
     seconds: float
+    verb: str = "uploaded"
 
     @property
     def bytes_per_second(self) -> float:
@@ -28,7 +29,7 @@ class Progress:
     def __str__(self) -> str:
         left = "unknown" if self.seconds_left is None else _format_seconds(self.seconds_left)
         return (
-            f"uploaded {self.files} of {self.total_files} files, {_format_bytes(self.bytes)} of "
+            f"{self.verb} {self.files} of {self.total_files} files, {_format_bytes(self.bytes)} of "
             f"{_format_bytes(self.total_bytes)}, {_format_bytes(self.bytes_per_second)}/s, {left} left"
         )
 

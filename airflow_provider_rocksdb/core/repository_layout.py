@@ -24,12 +24,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from airflow_provider_rocksdb.core.errors import InvalidArgumentError
 from airflow_provider_rocksdb.core.format.backup_meta import MAX_BACKUP_ID, BackupMeta
 from airflow_provider_rocksdb.core.storage import INCOMING
 
+Layout = Literal["backup_engine", "directory"]
 FileKey = tuple[str, int, int]  # name, size in bytes, modification time in nanoseconds
 
 META, PRIVATE, SHARED, OLD_SHARED, MARKS = "meta", "private", "shared_checksum", "shared", "unreferenced"
@@ -41,6 +42,7 @@ _MAX_REMEMBERED = 10_000  # ours: files whose checksum is remembered, so that me
 _ID_IN_NAME = re.compile(r"\.?([1-9][0-9]{0,9})(\..*)?", re.DOTALL)
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 _INCOMING = re.compile(r".+\.[0-9a-f]{12}")
+_SIZED_NAME = re.compile(r"[0-9]{1,20}_(?:s[0-9A-Z]+|([0-9]{1,10}))_([0-9]{1,19})\.[a-z]+")
 _CRC_NAME = re.compile(r"([0-9]{6,20})_([0-9]{1,10})_([0-9]{1,19})\.(blob|sst|ldb)")
 
 
@@ -89,6 +91,12 @@ def highest_backup_id(names: Iterable[str]) -> int:
     """Return the highest id that names in ``meta/`` and ``private/`` stand for, temporary ones among them; else 0."""
     seen = [int(match[1]) for name in names if (match := _ID_IN_NAME.fullmatch(name))]
     return max((backup_id for backup_id in seen if backup_id <= MAX_BACKUP_ID), default=0)
+
+
+def read_shared_name(path: str) -> tuple[int | None, int | None]:
+    """CRC32C and size that the name of a file in ``shared_checksum/`` tells; None for what it does not."""
+    match = _SIZED_NAME.fullmatch(path.removeprefix(f"{SHARED}/"))
+    return (int(match[1]) if match[1] else None, int(match[2])) if match else (None, None)
 
 
 def next_backup_id(names: Iterable[str]) -> int:

@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
@@ -44,6 +45,7 @@ INCOMING = "incoming"
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "memory"}
 _MAX_PARTS = 9000  # S3 allows 10,000
 _PART_BYTES = 8 * 1024 * 1024
+_PREFETCHED_REQUESTS = 64  # of 32 KiB each
 _NO_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _TIMES = ("mtime", "LastModified", "last_modified", "modified", "modify", "updated", "created")
@@ -93,6 +95,7 @@ class Storage:
         self._is_object_store = bool(self._protocols & _OBJECT_STORES)
         can_rename = getattr(type(filesystem), "mv", None) is not AbstractFileSystem.mv
         self.renames = self.is_local or (can_rename and not self._is_object_store)
+        self.lists_trees = _has_own_find(type(filesystem))
         self._own = threading.local()
         self._own.filesystem = filesystem  # for this thread, which has brought it
 
@@ -125,10 +128,46 @@ class Storage:
                 found[name.rpartition("/")[2]] = Entry(int(entry["size"]) if is_file else None, _read_time(entry))
         return found
 
+    def list_tree(self, folder: str) -> dict[str, int | None]:
+        """Files below a folder, at any depth, with sizes in bytes; where ``lists_trees``, as cheaply as one folder.
+
+        Names are relative to the root. Empty when the folder is not there.
+        """
+        filesystem, path = self.own_file_system(), self.path(folder)
+        filesystem.invalidate_cache()
+        try:
+            entries = filesystem.find(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        below = path.strip("/") + "/"
+        names = ((entry["name"].strip("/"), entry.get("size")) for entry in entries.values())
+        return {f"{folder}/{name.removeprefix(below)}": size for name, size in names if name.startswith(below)}
+
     def read(self, name: str) -> bytes:
         """Whole content of a file; the caller knows that it is small."""
         data: bytes = self.own_file_system().cat_file(self.path(name))
         return data
+
+    @contextlib.contextmanager
+    def open_reader(self, name: str, size: int) -> Iterator[Any]:
+        """Open a file for reading it once, from its start; holds a part or two of 8 MiB in memory.
+
+        :param size: of the file in bytes, as far as it is known.
+        """
+        path = self.path(name)
+        if self.is_local:
+            with open(path, "rb", buffering=0) as local:
+                yield local
+            return
+        filesystem = self.own_file_system()
+        if self._protocols & {"sftp", "ssh"}:
+            file = filesystem.open(path, "rb")
+            if hasattr(file, "prefetch"):
+                file.prefetch(size, max_concurrent_requests=_PREFETCHED_REQUESTS)
+        else:
+            file = filesystem.open(path, "rb", block_size=_PART_BYTES)
+        with file:
+            yield file
 
     def make_folders(self, folders: Iterable[str]) -> None:
         """Create folders where the file system has such things."""
@@ -306,6 +345,13 @@ def _read_time(entry: Mapping[str, Any]) -> float | None:
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     return float(value) if isinstance(value, int | float) else None
+
+
+def _has_own_find(kind: type[AbstractFileSystem]) -> bool:
+    """Whether a kind of file system lists trees itself, and not folder by folder."""
+    if issubclass(kind, AsyncFileSystem):
+        return kind._find is not AsyncFileSystem._find
+    return kind.find is not AbstractFileSystem.find
 
 
 def _part_bytes(size: int) -> int:

@@ -40,9 +40,9 @@ _FAILURES_SHOWN = 20
 
 @dataclass(frozen=True)
 class TransferOptions:
-    """How to upload.
+    """How to upload, or to download.
 
-    :param max_workers: files sent at a time.
+    :param max_workers: files sent or fetched at a time.
     :param max_bytes_per_second: limit of the mean rate of all files together. It is kept where files are read; a file
         system that collects parts of 8 MiB sends each of them as fast as it can.
     :param attempts: tries for each file and each request, with growing pauses from ``backoff_seconds`` on.
@@ -119,17 +119,17 @@ def upload_files(
         upload.send,
         sorted(items, key=lambda item: -item.size),
         max_workers=options.max_workers,
-        goes_on=lambda outcome: _goes_on(outcome.failures.values()),
-        on_tick=upload.tell,
+        goes_on=lambda outcome: goes_on(outcome.failures.values()),
+        on_tick=upload.meter.tell,
         tick_seconds=options.progress_seconds,
         stop=stop,
     )
     if outcome.failures:
-        _raise_failures(storage, {item.name: error for item, error in outcome.failures.items()}, outcome.not_begun)
+        raise_failures(storage, {item.name: error for item, error in outcome.failures.items()}, outcome.not_begun)
     if items:
-        upload.tell()
+        upload.meter.tell()
     crcs = {item.name: crc for item, crc in outcome.results.items()}
-    return TransferResult(crcs, sum(item.size for item in items), upload.seconds)
+    return TransferResult(crcs, sum(item.size for item in items), upload.meter.seconds)
 
 
 def checksum_files(
@@ -154,66 +154,57 @@ def checksum_files(
     return {item.name: crc for item, crc in outcome.results.items()}
 
 
-class _Upload:
-    """One call of :func:`upload_files`: what all of its threads share."""
+class Meter:
+    """What all threads of one transfer share: what was done so far, and the rate that they may have together.
+
+    :param verb: what is done to files, in the past tense.
+    """
 
     def __init__(
-        self, items: Sequence[UploadItem], storage: Storage, options: TransferOptions, stop: threading.Event | None
+        self,
+        sizes: Iterable[int],
+        storage: Storage,
+        options: TransferOptions,
+        stop: threading.Event | None,
+        *,
+        verb: str = "uploaded",
     ) -> None:
+        totals = list(sizes)
         self._storage = storage
         self._options = options
         self._stop = stop
-        self._total_files = len(items)
-        self._total_bytes = sum(item.size for item in items)
+        self._verb = verb
+        self._total_files = len(totals)
+        self._total_bytes = sum(totals)
         self._lock = threading.Lock()
         self._files = 0
         self._bytes = 0
         self._began = time.monotonic()
         self._free_at = self._began
         limit = options.max_bytes_per_second
-        self._chunk_bytes = min(_CHUNK_BYTES, max(_MIN_CHUNK_BYTES, limit // 4)) if limit else _CHUNK_BYTES
+        self.chunk_bytes = min(_CHUNK_BYTES, max(_MIN_CHUNK_BYTES, limit // 4)) if limit else _CHUNK_BYTES
 
     @property
     def seconds(self) -> float:
+        """Time since it began."""
         return time.monotonic() - self._began
 
-    def send(self, item: UploadItem) -> int:
-        """Store one file; return its CRC32C."""
-        what = f"{self._storage.url}/{item.name}"
-        crc = self._options.retry(lambda: self._send_once(item), self._storage, what, self._stop)
+    def count_file(self) -> None:
+        """Count a file that is done."""
         with self._lock:
             self._files += 1
-        return crc
 
-    def _send_once(self, item: UploadItem) -> int:
-        temporary = self._storage.temporary_name(item.name)
-        sent = crc = 0
-        try:
-            with self._storage.open_writer(temporary, item.size) as file:
-                for chunk in _read_chunks(item, self._chunk_bytes):
-                    self._throttle(len(chunk))
-                    check_stop(self._stop)
-                    crc = google_crc32c.extend(crc, chunk)
-                    _write_all(file, chunk)
-                    sent += len(chunk)
-                    self._count(len(chunk))
-                if item.crc32c is not None and crc != item.crc32c:
-                    raise CorruptionError(
-                        f"{item.source}: expected CRC32C {item.crc32c}, got {crc}: the file has changed meanwhile"
-                    )
-            if temporary != item.name:
-                self._storage.rename(temporary, item.name)
-        except BaseException:
-            self._count(-sent)
-            raise
-        return crc
-
-    def _count(self, length: int) -> None:
+    def count(self, length: int) -> None:
+        """Count bytes; negative ones for what must be done again."""
         with self._lock:
             self._bytes += length
 
-    def _throttle(self, length: int) -> None:
-        """Wait for this chunk's turn within the rate that all threads share."""
+    def throttle(self, length: int) -> None:
+        """Wait for this chunk's turn within the rate that all threads share.
+
+        :raises CancelledError: when the caller asked to stop.
+        """
+        check_stop(self._stop)
         if self._options.max_bytes_per_second is None:
             return
         with self._lock:
@@ -226,11 +217,52 @@ class _Upload:
     def tell(self) -> None:
         """Log how far it is, and tell the caller."""
         with self._lock:
-            files, sent = self._files, self._bytes
-        progress = Progress(files, self._total_files, sent, self._total_bytes, self.seconds)
+            files, done = self._files, self._bytes
+        progress = Progress(files, self._total_files, done, self._total_bytes, self.seconds, self._verb)
         logger.info("%s: %s", self._storage.url, progress)
         if self._options.on_progress is not None:
             self._options.on_progress(progress)
+
+
+class _Upload:
+    """One call of :func:`upload_files`."""
+
+    def __init__(
+        self, items: Sequence[UploadItem], storage: Storage, options: TransferOptions, stop: threading.Event | None
+    ) -> None:
+        self._storage = storage
+        self._options = options
+        self._stop = stop
+        self.meter = Meter((item.size for item in items), storage, options, stop)
+
+    def send(self, item: UploadItem) -> int:
+        """Store one file; return its CRC32C."""
+        what = f"{self._storage.url}/{item.name}"
+        crc = self._options.retry(lambda: self._send_once(item), self._storage, what, self._stop)
+        self.meter.count_file()
+        return crc
+
+    def _send_once(self, item: UploadItem) -> int:
+        temporary = self._storage.temporary_name(item.name)
+        sent = crc = 0
+        try:
+            with self._storage.open_writer(temporary, item.size) as file:
+                for chunk in _read_chunks(item, self.meter.chunk_bytes):
+                    self.meter.throttle(len(chunk))
+                    crc = google_crc32c.extend(crc, chunk)
+                    write_all(file, chunk)
+                    sent += len(chunk)
+                    self.meter.count(len(chunk))
+                if item.crc32c is not None and crc != item.crc32c:
+                    raise CorruptionError(
+                        f"{item.source}: expected CRC32C {item.crc32c}, got {crc}: the file has changed meanwhile"
+                    )
+            if temporary != item.name:
+                self._storage.rename(temporary, item.name)
+        except BaseException:
+            self.meter.count(-sent)
+            raise
+        return crc
 
 
 def _read_chunks(item: UploadItem, chunk_bytes: int) -> Iterator[bytes]:
@@ -259,20 +291,25 @@ def _read_chunks(item: UploadItem, chunk_bytes: int) -> Iterator[bytes]:
         raise IncompleteError(f"{item.source}: expected {item.size} bytes, got {got}: it was changed meanwhile")
 
 
-def _write_all(file: Any, chunk: bytes) -> None:
+def write_all(file: Any, chunk: bytes) -> None:
+    """Write a chunk to a file that may take less at a time."""
     written = file.write(chunk)
-    while written is not None and written < len(chunk):  # an unbuffered file may take less
+    while written is not None and written < len(chunk):
         chunk = chunk[written:]
         written = file.write(chunk)
 
 
-def _goes_on(failures: Iterable[BaseException]) -> bool:
+def goes_on(failures: Iterable[BaseException]) -> bool:
+    """Whether to begin further files after some have failed: a few, and none for good."""
     errors = list(failures)
     return len(errors) < _GIVE_UP_AFTER and all(isinstance(error, TransferError) for error in errors)
 
 
-def _raise_failures(storage: Storage, failures: dict[str, BaseException], not_begun: int) -> NoReturn:
-    """Raise one error for all failures: a permanent one's class where all are of that class."""
+def raise_failures(storage: Storage, failures: dict[str, BaseException], not_begun: int) -> NoReturn:
+    """Raise one error for all failures: a permanent one's class where all are of that class.
+
+    :raises RocksDBError: always.
+    """
     named = [translate_error(error, name) or TransferError(f"{name}: {error!r}") for name, error in failures.items()]
     texts = [str(error) for error in named[:_FAILURES_SHOWN]]
     if len(named) > _FAILURES_SHOWN:
@@ -283,7 +320,6 @@ def _raise_failures(storage: Storage, failures: dict[str, BaseException], not_be
     permanent = [error for error in named if not error.transient]
     if kind is TransferError and permanent:
         kind = type(permanent[0])
-    raise kind(
-        f"{storage.url}: {len(named)} files failed{begun}; nothing was committed, and the next run goes on from here: "
-        f"{'; '.join(texts)}"
-    ) from next(iter(failures.values()))
+    raise kind(f"{storage.url}: {len(named)} files failed{begun}; nothing was committed: {'; '.join(texts)}") from next(
+        iter(failures.values())
+    )

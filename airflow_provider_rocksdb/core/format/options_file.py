@@ -91,14 +91,15 @@ class OptionsFile:
                     values.append(_unescape(value).decode("utf-8", "surrogateescape"))
         return values
 
-    def for_copy(self, column_families: Mapping[bytes, str]) -> tuple[bytes, dict[str, object]]:
-        """Return the content for a copy of the database, and what was changed.
+    def for_copy(self, column_families: Mapping[bytes, str], *, wal_dir: str = "") -> tuple[bytes, dict[str, object]]:
+        """Return the content for a copy of the database, and what was changed: for ``wal_dir`` its old value.
 
         ``wal_dir`` and ``db_log_dir`` are emptied: with them, opening the copy would recover and delete the running
         database's WALs.
 
         :param column_families: name to comparator of the copy's column families. Others lose their sections; one that
             has none yet gets a section with its comparator, every other option being RocksDB's default.
+        :param wal_dir: where the copy's WALs are, if not beside its other files: what ``wal_dir`` is set to.
         """
         changes: dict[str, object] = {}
         out: list[bytes] = []
@@ -108,13 +109,9 @@ class OptionsFile:
                 if title == b"CFOptions":
                     removed.append(name.decode("utf-8", "backslashreplace"))
                 continue
-            for line in lines:
-                option, value = _statement(line)
-                if title == b"DBOptions" and option in _EMPTIED and value:
-                    changes.setdefault(option.decode(), _unescape(value).decode("utf-8", "backslashreplace"))
-                    out.append(b"  " + option + b"=")
-                else:
-                    out.append(line)
+            if title == b"DBOptions":
+                lines = self._fit_directories(lines, wal_dir, changes)
+            out += lines
         added = []
         for name in sorted(set(column_families) - self.column_families):
             added.append(name.decode("utf-8", "backslashreplace"))
@@ -125,3 +122,22 @@ class OptionsFile:
         if added:
             changes["added_column_families"] = added
         return b"\n".join(out) + b"\n", changes
+
+    def _fit_directories(self, lines: list[bytes], wal_dir: str, changes: dict[str, object]) -> list[bytes]:
+        """Return the lines of ``[DBOptions]`` with the directories of a copy."""
+        emptied = list(_EMPTIED)
+        if wal_dir and self.db_option("wal_dir") == wal_dir:
+            wal_dir = ""
+            emptied.remove(b"wal_dir")
+        out = []
+        for line in lines:
+            option, value = _statement(line)
+            if option in emptied and value:
+                changes.setdefault(option.decode(), _unescape(value).decode("utf-8", "backslashreplace"))
+                line = b"  " + option + b"="
+            if not (wal_dir and option == b"wal_dir"):
+                out.append(line)
+        if wal_dir:
+            changes.setdefault("wal_dir", "")
+            out.insert(1, b"  wal_dir=" + _escape(wal_dir.encode("utf-8", "surrogateescape")))
+        return out
