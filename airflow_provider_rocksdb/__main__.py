@@ -74,11 +74,10 @@ def _failure(error: BaseException, command: str) -> Outcome:
 def _report(outcome: Outcome, arguments: Any) -> None:
     failed = EXIT_STATUS[outcome.state] != 0
     line, details = outcome.line, outcome.details
-    lines = list(outcome.lines)
+    lines = storage.mask_secrets(list(outcome.lines), arguments.storage_options)
     if failed:  # what storage says about a failure may repeat what it was given
         line = storage.mask_secrets(line, arguments.storage_options)
         details = storage.mask_secrets(details, arguments.storage_options)
-        lines = storage.mask_secrets(lines, arguments.storage_options)
         sys.stderr.write(f"{arguments.command}: {outcome.state}: {_one_line(line)}\n")
     if arguments.json:
         sys.stdout.write(json.dumps({"state": outcome.state, **details}) + "\n")
@@ -90,6 +89,7 @@ def _report(outcome: Outcome, arguments: Any) -> None:
 
 
 def _one_line(text: str) -> str:
+    """Return text as one line without control characters: names of files are other people's."""
     return _printable(" ".join(text.split()))
 
 

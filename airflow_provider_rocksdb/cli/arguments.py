@@ -46,6 +46,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_verify(commands)
     _add_prune(commands)
     arguments = parser.parse_args(argv)
+    if arguments.command == "prune":
+        _read_policy(arguments, parser)
     uploads_one = arguments.command == "backup" and arguments.no_checkpoint
     if uploads_one and (arguments.wal_dir or arguments.db_path or arguments.cf_path):
         parser.error("--no-checkpoint uploads one directory: it goes with no --wal-dir, --db-path or --cf-path")
@@ -53,8 +55,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--sample goes with --level checksums")
     if arguments.command == "checkpoint" and arguments.mode == "exclusive" and arguments.allow_copy:
         parser.error("--allow-copy goes with --mode live: RocksDB decides itself what it links")
-    if arguments.command == "prune":
-        _read_policy(arguments, parser)
     return arguments
 
 

@@ -147,10 +147,10 @@ def prune(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
         grace_seconds=arguments.grace_period,
         stop=stop,
     )
-    *lines, line = storage.mask_secrets(result.lines(), arguments.storage_options)
-    details = storage.mask_secrets(result.to_dict(), arguments.storage_options)
+    *table, line = result.lines()
     state = "could_not_check" if result.unreadable else "done"
-    return Outcome(state, f"{arguments.backup_dir}: {line}", details, tuple(lines))
+    details = storage.mask_secrets(result.to_dict(), arguments.storage_options)  # failures quote the storage
+    return Outcome(state, f"{arguments.backup_dir}: {line}", details, tuple(table))
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, threading.Event], Outcome]] = {

@@ -39,7 +39,7 @@ from airflow_provider_rocksdb.core.repository_marks import (
     elapsed,
     list_marks,
 )
-from airflow_provider_rocksdb.core.repository_unreferenced import Metas, Objects, Unreferenced, find_referenced
+from airflow_provider_rocksdb.core.repository_objects import Metas, Objects, Unreferenced, find_referenced
 from airflow_provider_rocksdb.core.retention import BackupTime, RetentionPolicy, plan_retention
 from airflow_provider_rocksdb.core.storage import Storage, translating
 from airflow_provider_rocksdb.core.transfer import TransferOptions

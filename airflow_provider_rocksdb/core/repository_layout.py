@@ -40,9 +40,9 @@ _FORMAT = 1
 _MAX_METADATA_BYTES = 1024 * 1024  # BackupEngine: kMaxAppMetaSize
 _MAX_REMEMBERED = 10_000  # ours: files whose checksum is remembered, so that metadata stays far below that
 _ID_IN_NAME = re.compile(r"\.?([1-9][0-9]{0,9})(\..*)?", re.DOTALL)
+_SIZED_NAME = re.compile(r"[0-9]{1,20}_(?:s[0-9A-Z]+|([0-9]{1,10}))_([0-9]{1,19})\.[a-z]+")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 _INCOMING = re.compile(r".+\.[0-9a-f]{12}")
-_SIZED_NAME = re.compile(r"[0-9]{1,20}_(?:s[0-9A-Z]+|([0-9]{1,10}))_([0-9]{1,19})\.[a-z]+")
 _CRC_NAME = re.compile(r"([0-9]{6,20})_([0-9]{1,10})_([0-9]{1,19})\.(blob|sst|ldb)")
 
 
@@ -68,6 +68,12 @@ def name_by_checksum(name: str, crc32c: int, size: int) -> str:
     return f"{SHARED}/{stem}_{crc32c}_{size}.{suffix}"
 
 
+def read_shared_name(path: str) -> tuple[int | None, int | None]:
+    """CRC32C and size that the name of a file in ``shared_checksum/`` tells; None for what it does not."""
+    match = _SIZED_NAME.fullmatch(path.removeprefix(f"{SHARED}/"))
+    return (int(match[1]) if match[1] else None, int(match[2])) if match else (None, None)
+
+
 def mark_name(path: str) -> str:
     """Path of the mark that says that no backup names ``path``: an object, or a backup's own folder."""
     folder, _, name = path.partition("/")
@@ -91,12 +97,6 @@ def highest_backup_id(names: Iterable[str]) -> int:
     """Return the highest id that names in ``meta/`` and ``private/`` stand for, temporary ones among them; else 0."""
     seen = [int(match[1]) for name in names if (match := _ID_IN_NAME.fullmatch(name))]
     return max((backup_id for backup_id in seen if backup_id <= MAX_BACKUP_ID), default=0)
-
-
-def read_shared_name(path: str) -> tuple[int | None, int | None]:
-    """CRC32C and size that the name of a file in ``shared_checksum/`` tells; None for what it does not."""
-    match = _SIZED_NAME.fullmatch(path.removeprefix(f"{SHARED}/"))
-    return (int(match[1]) if match[1] else None, int(match[2])) if match else (None, None)
 
 
 def next_backup_id(names: Iterable[str]) -> int:

@@ -334,6 +334,13 @@ def translating(where: str) -> Iterator[None]:
         raise named from error
 
 
+def _has_own_find(kind: type[AbstractFileSystem]) -> bool:
+    """Whether a kind of file system lists trees itself, and not folder by folder."""
+    if issubclass(kind, AsyncFileSystem):
+        return kind._find is not AsyncFileSystem._find
+    return kind.find is not AbstractFileSystem.find
+
+
 def _read_time(entry: Mapping[str, Any]) -> float | None:
     """Time of the last write in what a driver lists, by each driver's name for it."""
     value = next((entry[name] for name in _TIMES if entry.get(name)), None)
@@ -345,13 +352,6 @@ def _read_time(entry: Mapping[str, Any]) -> float | None:
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     return float(value) if isinstance(value, int | float) else None
-
-
-def _has_own_find(kind: type[AbstractFileSystem]) -> bool:
-    """Whether a kind of file system lists trees itself, and not folder by folder."""
-    if issubclass(kind, AsyncFileSystem):
-        return kind._find is not AsyncFileSystem._find
-    return kind.find is not AbstractFileSystem.find
 
 
 def _part_bytes(size: int) -> int:

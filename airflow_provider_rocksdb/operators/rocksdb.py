@@ -1,4 +1,4 @@
-"""Create a checkpoint of a RocksDB database, delete it, back up the database, verify and prune backups."""
+"""Checkpoints of a RocksDB database; its backup in one task; its backups verified and pruned."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from airflow_provider_rocksdb.core import prune, repository, repository_marks
 from airflow_provider_rocksdb.core.repository_marks import LastLook
-from airflow_provider_rocksdb.core.repository_unreferenced import Metas, Objects
+from airflow_provider_rocksdb.core.repository_objects import Metas, Objects
 from tests.core import interleaving
 from tests.core.interleaving import ROOT, Actor, World
 
