@@ -149,7 +149,8 @@ def prune(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
     )
     *table, line = result.lines()
     state = "could_not_check" if result.unreadable else "done"
-    return Outcome(state, f"{arguments.backup_dir}: {line}", result.to_dict(), tuple(table))
+    details = storage.mask_secrets(result.to_dict(), arguments.storage_options)  # failures quote the storage
+    return Outcome(state, f"{arguments.backup_dir}: {line}", details, tuple(table))
 
 
 def restore(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:

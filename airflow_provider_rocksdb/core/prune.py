@@ -174,6 +174,7 @@ class _Prune:
         objects = Objects(self.storage, self.options, self.stop)
         referenced = find_referenced(self.metas.readable)
         unreferenced = objects.find_unreferenced(referenced | reserved, self.metas.names)
+        self.failures |= objects.unlisted
         return _View(unreferenced, Amount(*objects.count_shared(referenced)), marks, now)
 
     def _drop_marks(self, view: _View, dry_run: bool) -> Marks:
@@ -212,12 +213,15 @@ class _Prune:
                 if not self._each([token], lambda name: self._write(name, _MARK)):
                     return view
                 try:
-                    view = self._look_again(token)
+                    with translating(self.storage.url):
+                        view = self._look_again(token)
                 except (AccessError, TransferError) as error:
-                    self.failures[MARKS] = f"nothing was deleted, for not all could be read: {error}"
+                    self.failures[MARKS] = f"nothing more was deleted, for not all could be read: {error}"
                     return view
                 due = [item.path for item in view.find_due(self.grace_seconds) if item.path not in self.failures]
                 deleted = self._delete_in_time(due, view, began) if self._is_certain else []
+                if elapsed() - began >= DELETE_WITHIN_SECONDS and not deleted:
+                    self.failures[MARKS] = f"nothing more was deleted: to list took {elapsed() - began:.0f} s"
             finally:
                 with contextlib.suppress(Exception):
                     self.storage.delete(token)

@@ -22,7 +22,7 @@ younger than the backup's step 1; and what one that began before has deleted, th
 
 Whose clock: ages are differences of the store's own times. Durations are measured by each host's clock of elapsed time,
 which nobody sets. What is assumed is that one request, once a process has looked at its clock, is done or dead within
-``WAIT_SECONDS - DELETE_WITHIN_SECONDS``, and a grace period above ``COMMIT_WITHIN_SECONDS`` and that.
+``WAIT_SECONDS - DELETE_WITHIN_SECONDS``, and a grace period above ``COMMIT_WITHIN_SECONDS`` and that: an hour will do.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from airflow_provider_rocksdb.core.retry import wait
 from airflow_provider_rocksdb.core.storage import Entry, Storage
 from airflow_provider_rocksdb.core.transfer import TransferOptions
 
-DELETE_WITHIN_SECONDS = 60.0
-WAIT_SECONDS = 600.0
-COMMIT_WITHIN_SECONDS = 900.0
+DELETE_WITHIN_SECONDS = 300.0  # enough to list some million objects first
+WAIT_SECONDS = 900.0
+COMMIT_WITHIN_SECONDS = 1800.0
 RESERVED_SECONDS = COMMIT_WITHIN_SECONDS + WAIT_SECONDS  # then a reservation counts no more, and is litter
 
 _POLL_SECONDS = 2.0

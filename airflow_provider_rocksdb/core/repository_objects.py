@@ -123,6 +123,7 @@ class Objects:
         self._options = options
         self._stop = stop
         folders = (PRIVATE, *_FLAT)
+        self.unlisted: dict[str, str] = {}  # folders that nobody could look into, and why
         self._entries = {folder: _list_entries(storage, folder, options, stop) for folder in folders}
 
     def count_shared(self, referenced: Collection[str]) -> tuple[int, int]:
@@ -150,8 +151,10 @@ class Objects:
         gone = [backup_id for backup_id in self._gone_ids(meta_names) if private_folder(backup_id) not in referenced]
         workers = self._options.max_workers
         outcome = run_parallel(self._look_into_private, gone, max_workers=workers, stop=self._stop)
-        for error in outcome.failures.values():
-            raise error
+        for backup_id, error in outcome.failures.items():
+            if not isinstance(error, Exception):
+                raise error
+            self.unlisted[private_folder(backup_id)] = f"cannot be listed: {type(error).__name__}: {error}"
         return found | {folder.path: folder for folder in outcome.results.values() if folder is not None}
 
     def _gone_ids(self, meta_names: Iterable[str]) -> list[int]:

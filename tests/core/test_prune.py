@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import itertools
 import json
 import os
 import re
@@ -413,6 +414,33 @@ def test_storage_that_keeps_failing(store: Locked) -> None:
     assert "more were not tried" in result.failures[-1]
     store.locked = ()
     assert prune_backups(store, "/r", LAST, options=ONCE).removed.objects >= 41
+
+
+class Closed(Locked):
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
+        if path.endswith("/private/1"):
+            raise PermissionError(f"{path}: is closed")
+        return super().ls(path, detail=detail, **kwargs)
+
+
+def test_folder_that_cannot_be_listed(store: Locked) -> None:
+    """A folder that may not be looked into is reported and left alone, and stops nothing else."""
+    closed = Closed()
+    closed.store = store.store
+    result = prune_backups(closed, "/r", LAST, options=ONCE)
+    assert (result.removed_backups, result.marked.objects, len(result.failures)) == ((1,), 1, 1)
+    assert "private/1: cannot be listed: PermissionError" in result.failures[0]
+
+
+def test_listing_that_takes_too_long(store: Locked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When all of the time for deleting goes into listing, nothing is deleted, and the result says why."""
+    prune_backups(store, "/r", LAST, options=ONCE)
+    age_store(store, DAY + HOUR)
+    ticks = itertools.count(step=400)
+    monkeypatch.setattr(prune, "elapsed", lambda: float(next(ticks)))
+    result = prune_backups(store, "/r", LAST, options=ONCE)
+    assert (result.removed, result.waiting.objects) == (Amount(), 8)
+    assert "to list took" in result.failures[0]
 
 
 class Timeless(Locked):
