@@ -49,20 +49,39 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_verify(commands)
     _add_prune(commands)
     arguments = parser.parse_args(argv)
-    if arguments.command == "prune":
-        _read_policy(arguments, parser)
-    uploads_one = arguments.command == "backup" and arguments.no_checkpoint
-    if uploads_one and (arguments.wal_dir or arguments.db_path or arguments.cf_path):
-        parser.error("--no-checkpoint uploads one directory: it goes with no --wal-dir, --db-path or --cf-path")
-    if arguments.command == "verify" and arguments.sample and arguments.level != "checksums":
-        parser.error("--sample goes with --level checksums")
-    if arguments.command == "backup":
-        _check_archive_options(parser, arguments)
-    if arguments.command == "checkpoint" and arguments.mode == "exclusive" and arguments.allow_copy:
-        parser.error("--allow-copy goes with --mode live: RocksDB decides itself what it links")
-    if arguments.command == "restore" and (arguments.delta or arguments.in_place) and not arguments.replace:
-        parser.error("--delta and --in-place go with --replace: they are about the database that is there")
+    if "check" in arguments:
+        arguments.check(arguments, parser)
     return arguments
+
+
+def _check_checkpoint(arguments: argparse.Namespace, parser: Parser) -> None:
+    if arguments.mode == "exclusive" and arguments.allow_copy:
+        parser.error("--allow-copy goes with --mode live: RocksDB decides itself what it links")
+
+
+def _check_backup(arguments: argparse.Namespace, parser: Parser) -> None:
+    if arguments.no_checkpoint and (arguments.wal_dir or arguments.db_path or arguments.cf_path):
+        parser.error("--no-checkpoint uploads one directory: it goes with no --wal-dir, --db-path or --cf-path")
+    _check_archive_options(parser, arguments)
+    _read_policy(arguments, parser)
+    if arguments.policy is not None and arguments.layout != "backup_engine":
+        parser.error(f"--keep-…: goes with --layout backup_engine, and not with {arguments.layout}")
+
+
+def _check_restore(arguments: argparse.Namespace, parser: Parser) -> None:
+    if (arguments.delta or arguments.in_place) and not arguments.replace:
+        parser.error("--delta and --in-place go with --replace: they are about the database that is there")
+
+
+def _check_verify(arguments: argparse.Namespace, parser: Parser) -> None:
+    if arguments.sample and arguments.level != "checksums":
+        parser.error("--sample goes with --level checksums")
+
+
+def _check_prune(arguments: argparse.Namespace, parser: Parser) -> None:
+    _read_policy(arguments, parser)
+    if arguments.policy is None:
+        parser.error("prune needs a policy: give at least one --keep-… option")
 
 
 def _check_archive_options(parser: Parser, arguments: argparse.Namespace) -> None:
@@ -130,6 +149,7 @@ def _add_checkpoint(commands: Any) -> None:
     )
     command.add_argument("--replace", action="store_true", help="replace an older checkpoint once the new one is whole")
     _add_live_options(command)
+    command.set_defaults(check=_check_checkpoint)
 
 
 def _add_check(commands: Any) -> None:
@@ -168,7 +188,10 @@ def _add_backup(commands: Any) -> None:
     _add_rate(command, "upload")
     _add_archive_options(command)
     _add_live_options(command)
+    _add_retention_options(command)
+    _add_grace_period(command)
     _add_storage_options(command)
+    command.set_defaults(check=_check_backup)
 
 
 def _add_restore(commands: Any) -> None:
@@ -203,6 +226,7 @@ def _add_restore(commands: Any) -> None:
     )
     _add_rate(command, "download")
     _add_storage_options(command)
+    command.set_defaults(check=_check_restore)
 
 
 def _add_rate(command: argparse.ArgumentParser, verb: str) -> None:
@@ -245,6 +269,7 @@ def _add_verify(commands: Any) -> None:
     _add_rate(command, "read")
     _add_timeout(command, 3600.0, "give up reading the blocks of a restored backup after so long")
     _add_storage_options(command)
+    command.set_defaults(check=_check_verify)
 
 
 def _add_prune(commands: Any) -> None:
@@ -252,21 +277,15 @@ def _add_prune(commands: Any) -> None:
         commands, "prune", "Delete backups by policy, and what was marked as needed by none a grace period ago."
     )
     command.add_argument("backup_dir", type=_path_or_url, metavar="BACKUP_DIR", help="a path or an fsspec URL")
-    add_retention_options(command)
-    command.add_argument(
-        "--grace-period",
-        type=_grace_seconds,
-        default="1d",
-        metavar="DURATION",
-        help="delete what was seen unreferenced so long ago, in days and hours; below 1h only when no backup runs at "
-        "the same time (default: 1d)",
-    )
+    _add_retention_options(command)
+    _add_grace_period(command)
     command.add_argument("--dry-run", action="store_true", help="only print what would be done")
     _add_storage_options(command)
+    command.set_defaults(check=_check_prune)
 
 
-def add_retention_options(command: argparse.ArgumentParser) -> None:
-    """Add the rules of a retention policy, which :func:`read_retention_policy` reads."""
+def _add_retention_options(command: argparse.ArgumentParser) -> None:
+    """Add the rules of a retention policy, which :func:`_read_policy` reads."""
     group = command.add_argument_group("backups to keep (restic's rules; -1: no limit; periods are those of UTC)")
     group.add_argument("--keep-last", type=_count, default=0, metavar="N", help="the newest N")
     for period in ("hour", "day", "week", "month", "year"):
@@ -279,18 +298,22 @@ def add_retention_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def read_retention_policy(arguments: argparse.Namespace) -> RetentionPolicy | None:
-    """Return the policy of the command line; None when it has no rule.
-
-    :raises InvalidArgumentError: for rules that keep nothing, or make no sense.
-    """
-    rules = {name: value for name, value in vars(arguments).items() if name.startswith("keep_")}
-    return RetentionPolicy(**rules) if any(rules.values()) else None
+def _add_grace_period(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--grace-period",
+        type=_grace_seconds,
+        default="1d",
+        metavar="DURATION",
+        help="delete what was seen unreferenced so long ago, in days and hours; below 1h only when no backup runs at "
+        "the same time (default: 1d)",
+    )
 
 
 def _read_policy(arguments: argparse.Namespace, parser: Parser) -> None:
+    """Make one policy of the rules; None when there is none."""
+    rules = {name: value for name, value in vars(arguments).items() if name.startswith("keep_")}
     try:
-        arguments.policy = read_retention_policy(arguments) or RetentionPolicy()
+        arguments.policy = RetentionPolicy(**rules) if any(rules.values()) else None
     except InvalidArgumentError as error:
         parser.error(str(error))
 

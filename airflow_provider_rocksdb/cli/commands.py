@@ -81,10 +81,22 @@ def check(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
 
 
 def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
-    """Upload a checkpoint of ours as it is, and anything else through a live checkpoint."""
-    filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
+    """Upload a checkpoint of ours as it is, and anything else through a live checkpoint; then prune by policy."""
+    place = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
     if arguments.no_checkpoint or _is_checkpoint(arguments.directory):
-        return _upload(arguments.directory, filesystem, root, arguments, stop)
+        result = _upload(arguments.directory, place, arguments, stop)
+    else:
+        result = _checkpoint_and_upload(place, arguments, stop)
+    done = Outcome("done", f"{arguments.backup_dir}: {result}", result)
+    if arguments.policy is None:
+        return done
+    pruned = prune(arguments, stop)
+    return Outcome(pruned.state, done.line, {**result, "prune": pruned.details}, (*pruned.lines, pruned.line))
+
+
+def _checkpoint_and_upload(
+    place: tuple[AbstractFileSystem, str], arguments: argparse.Namespace, stop: threading.Event
+) -> dict[str, Any]:
     from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
     from airflow_provider_rocksdb.core.temporary_checkpoint import temporary_checkpoint_dir
 
@@ -97,7 +109,7 @@ def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
             timeout_seconds=arguments.timeout_seconds,
             stop=stop,
         )
-        return _upload(checkpoint_dir, filesystem, root, arguments, stop)
+        return _upload(checkpoint_dir, place, arguments, stop)
 
 
 def list_(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
@@ -211,15 +223,14 @@ def _is_checkpoint(directory: str) -> bool:
 
 
 def _upload(
-    directory: str, filesystem: AbstractFileSystem, root: str, arguments: argparse.Namespace, stop: threading.Event
-) -> Outcome:
+    directory: str, place: tuple[AbstractFileSystem, str], arguments: argparse.Namespace, stop: threading.Event
+) -> dict[str, Any]:
     from airflow_provider_rocksdb.core.transfer import TransferOptions
     from airflow_provider_rocksdb.core.upload import upload_checkpoint
 
-    result = upload_checkpoint(
+    return upload_checkpoint(
         directory,
-        filesystem,
-        root,
+        *place,
         layout=arguments.layout,
         allow_other_source=arguments.allow_other_source,
         compression=arguments.compression,
@@ -228,4 +239,3 @@ def _upload(
         options=TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second),
         stop=stop,
     )
-    return Outcome("done", f"{arguments.backup_dir}: {result}", result)

@@ -16,7 +16,7 @@ Periods are those of **UTC**, so that the answer does not depend on where it is 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -90,6 +90,17 @@ class RetentionPolicy:
             parse_duration(self.keep_within)
         elif not any(getattr(self, name) for name in _COUNTED):
             raise InvalidArgumentError(f"this policy would keep no backup; give at least one of {', '.join(RULES)}")
+
+    @classmethod
+    def of(cls, rules: Mapping[str, Any]) -> RetentionPolicy:
+        """Read a policy's rules by their names.
+
+        :raises InvalidArgumentError: also when a name is none.
+        """
+        unknown = sorted(set(rules) - set(RULES))
+        if unknown:
+            raise InvalidArgumentError(f"retention: unknown {', '.join(unknown)}; known are {', '.join(RULES)}")
+        return cls(**rules)
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if value)
