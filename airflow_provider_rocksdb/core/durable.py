@@ -15,7 +15,7 @@ import secrets
 import shutil
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from airflow_provider_rocksdb.core.errors import (
     AccessError,
@@ -27,6 +27,7 @@ from airflow_provider_rocksdb.core.errors import (
 )
 
 COPY_CHUNK_BYTES = 4 * 1024 * 1024
+_BLOCK_BYTES = 4096  # what file systems give at a time
 
 _FICLONE = 0x40049409  # linux/fs.h
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -230,6 +231,30 @@ def require_space(directory: str, needed_bytes: int) -> None:
             f"{directory}: {needed_bytes} bytes are needed, {available} are available; free "
             f"{needed_bytes - available} bytes or name a place on another file system"
         )
+
+
+def require_space_for(sizes: Mapping[str, int], freed: Mapping[int, int], way_out: str) -> None:
+    """Check the free space for new files, on every file system that gets some.
+
+    :param sizes: of the files, by path; their directories are there.
+    :param freed: bytes that will be free before, by device.
+    :param way_out: what else the caller can offer, for the message.
+    :raises NoSpaceError: with the bytes needed and available.
+    """
+    needed: dict[int, int] = {}
+    directories: dict[int, str] = {}
+    for path, size in sizes.items():
+        directory = os.path.dirname(path)
+        device = os.stat(directory).st_dev
+        directories.setdefault(device, directory)
+        needed[device] = needed.get(device, 0) + -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
+    for device, directory in directories.items():
+        available = shutil.disk_usage(directory).free + freed.get(device, 0)
+        if needed[device] > available:
+            raise NoSpaceError(
+                f"{directory}: {needed[device]} bytes are needed, {available} are available; free "
+                f"{needed[device] - available} bytes, or name a place on another file system{way_out}"
+            )
 
 
 def lock_directory(path: str) -> int:

@@ -24,7 +24,6 @@ import contextlib
 import dataclasses
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,7 +33,6 @@ from airflow_provider_rocksdb.core.errors import (
     CorruptionError,
     ExistsError,
     InvalidArgumentError,
-    NoSpaceError,
 )
 from airflow_provider_rocksdb.core.format.filename import FileName, FileType, decode_current, parse_file_name
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records
@@ -48,7 +46,6 @@ from airflow_provider_rocksdb.core.restore_places import (
     OLD_NAME,
     OURS,
     REAL_CURRENT_NAME,
-    RECORD_NAME,
     STAGING_NAME,
     InsidePlace,
     Place,
@@ -56,9 +53,9 @@ from airflow_provider_rocksdb.core.restore_places import (
     plan_places,
     undo_unfinished,
 )
+from airflow_provider_rocksdb.core.restore_record import RECORD_NAME
 
 _CURRENT = "CURRENT"
-_BLOCK_BYTES = 4096  # what file systems give at a time
 _MAX_CURRENT_BYTES = 4096
 _MAX_OPTIONS_BYTES = 64 * 1024 * 1024
 _BESIDE_ROCKSDBS = frozenset([CONFIG_NAME, "checkpoint.json", "archive"])
@@ -116,6 +113,9 @@ class RestoreTarget:
         :raises BusyError: when a process has the database open.
         """
         durable.require_closed(self.paths.db_dir)
+        self._check_content()
+
+    def _check_content(self) -> None:
         for directory in self._directories:
             names = self._obstacles(directory)
             if names and not self.replace:
@@ -200,7 +200,7 @@ class RestoreTarget:
         :raises CorruptionError: when CURRENT names none that was reserved, or it is damaged.
         :raises InvalidArgumentError: when ``cf_paths`` names a column family that is not there.
         """
-        if not {_CURRENT} <= set(self.files) or self.files[_CURRENT] > _MAX_CURRENT_BYTES:
+        if _CURRENT not in self.files or self.files[_CURRENT] > _MAX_CURRENT_BYTES:
             raise CorruptionError(
                 f"CURRENT: expected at most {_MAX_CURRENT_BYTES} bytes, got {self.files.get(_CURRENT)}"
             )
@@ -233,26 +233,14 @@ class RestoreTarget:
         :param emptied: count as free what :meth:`empty` will free.
         :raises NoSpaceError: with the bytes needed and available.
         """
-        needed: dict[int, int] = {}
-        directories: dict[int, str] = {}
-        for path, size in sizes.items():
-            directory = os.path.dirname(path)
-            device = os.stat(directory).st_dev
-            directories.setdefault(device, directory)
-            needed[device] = needed.get(device, 0) + -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
         freed: dict[int, int] = {}
         for place in self._places if emptied else ():
             if isinstance(place, InsidePlace):
                 device = os.stat(place.root).st_dev
                 freed[device] = freed.get(device, 0) + place.reclaimable_bytes()
-        for device, directory in directories.items():
-            available = shutil.disk_usage(directory).free + freed.get(device, 0)
-            if needed[device] > available:
-                way_out = "" if self.in_place else ", or restore in place, which removes the old database first"
-                raise NoSpaceError(
-                    f"{directory}: {needed[device]} bytes are needed, {available} are available; free "
-                    f"{needed[device] - available} bytes, or name a place on another file system{way_out}"
-                )
+        durable.require_space_for(
+            sizes, freed, "" if self.in_place else ", or restore in place, which removes the old database first"
+        )
 
     def empty(self) -> None:
         """Remove what is to be replaced now, to make room: only in place."""
@@ -283,16 +271,9 @@ class RestoreTarget:
         for place in self._places:
             place.lock_root()
         self.hold_database()
-        self.check_replaceable_again()
+        self._check_content()  # something may have appeared meanwhile
         self._exchange()
         return found
-
-    def check_replaceable_again(self) -> None:
-        """Check that nothing has appeared since that may not be replaced; the database is locked by now."""
-        if not self.replace:
-            for place in self._places:
-                if self._obstacles(place.root):
-                    raise ExistsError(f"{place.root}: has appeared meanwhile; name another place, or allow replace")
 
     def _exchange(self) -> None:
         main = self._places[0]
