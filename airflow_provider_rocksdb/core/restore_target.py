@@ -29,6 +29,7 @@ from typing import Any
 
 from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.completeness import Completeness, Level, check_completeness
+from airflow_provider_rocksdb.core.database_lock import locked_database, require_closed
 from airflow_provider_rocksdb.core.errors import (
     CorruptionError,
     ExistsError,
@@ -36,10 +37,10 @@ from airflow_provider_rocksdb.core.errors import (
 )
 from airflow_provider_rocksdb.core.format.filename import FileName, FileType, decode_current, parse_file_name
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records
-from airflow_provider_rocksdb.core.format.manifest import ManifestReader
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
 from airflow_provider_rocksdb.core.format.version_edit import clear_path_ids
 from airflow_provider_rocksdb.core.paths import DatabasePaths
+from airflow_provider_rocksdb.core.restore_manifest import RestoredManifest, read_restored_manifest
 from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME, parse_restored_name
 from airflow_provider_rocksdb.core.restore_places import (
     BLOCKED,
@@ -73,10 +74,7 @@ class RestoreTarget:
         self.files: dict[str, int] = {}  # names reserved, with their sizes in bytes
         self._directories = self.paths.all_dirs()
         self._keys: dict[tuple[FileType | None, int], str] = {}
-        self._families: dict[int, bytes] | None = None  # of SST and blob files, by file number
-        self._comparators: dict[bytes, str] = {}
-        self._manifest = ""
-        self._has_path_ids = False
+        self._manifest: RestoredManifest | None = None  # from read_manifest() on
         self._database_lock = contextlib.ExitStack()
         self._held = False
         self.is_emptied = False  # the old database was removed
@@ -112,7 +110,7 @@ class RestoreTarget:
         :raises InvalidArgumentError: when something is there that is not RocksDB's, or is another database.
         :raises BusyError: when a process has the database open.
         """
-        durable.require_closed(self.paths.db_dir)
+        require_closed(self.paths.db_dir)
         self._check_content()
 
     def _check_content(self) -> None:
@@ -175,9 +173,7 @@ class RestoreTarget:
         if parsed and parsed.type is FileType.WAL:
             return self.paths.wal_dir or self.paths.db_dir
         if parsed and parsed.type in _SHARED_TYPES:
-            if self._families is None:
-                raise AssertionError("read_manifest comes before SST and blob files")
-            return self.paths.table_dir(self._families.get(parsed.number, b"default"), 0)
+            return self.paths.table_dir(self.manifest.families.get(parsed.number, b"default"), 0)
         return self.paths.db_dir
 
     def create_file(self, path: str) -> int:
@@ -192,7 +188,14 @@ class RestoreTarget:
     def is_live(self, name: str) -> bool:
         """Whether the MANIFEST that was read has an SST or blob file."""
         parsed = parse_file_name(name)
-        return parsed is not None and self._families is not None and parsed.number in self._families
+        return parsed is not None and parsed.number in self.manifest.families
+
+    @property
+    def manifest(self) -> RestoredManifest:
+        """What :meth:`read_manifest` has found."""
+        if self._manifest is None:
+            raise AssertionError("read_manifest comes before SST and blob files")
+        return self._manifest
 
     def read_manifest(self) -> None:
         """Read CURRENT and the MANIFEST that were created.
@@ -204,28 +207,16 @@ class RestoreTarget:
             raise CorruptionError(
                 f"CURRENT: expected at most {_MAX_CURRENT_BYTES} bytes, got {self.files.get(_CURRENT)}"
             )
-        self._manifest = decode_current(self._read(_CURRENT))
-        if self._manifest not in self.files:
-            raise CorruptionError(f"CURRENT names {self._manifest}, which is not among the files")
-        reader = ManifestReader(self._manifest)
-        descriptor = os.open(self._staged_file(self._manifest), os.O_RDONLY)
-        try:
-            reader.read(lambda offset, length: durable.pread(descriptor, offset, length), self.files[self._manifest])
-        finally:
-            os.close(descriptor)
-        self._families = {}
-        for family in reader.version.column_families.values():
-            self._comparators[family.name] = family.comparator
-            for table in family.tables.values():
-                self._families[table.number] = family.name
-                self._has_path_ids = self._has_path_ids or table.path_id != 0
-            for blob in family.live_blobs():
-                self._families[blob.number] = family.name
-        known = [os.fsdecode(name) for name in self._comparators]
-        for name in sorted(set(self.paths.cf_paths) - set(known)):
+        name = decode_current(self._read(_CURRENT))
+        if name not in self.files:
+            raise CorruptionError(f"CURRENT names {name}, which is not among the files")
+        manifest = read_restored_manifest(name, self._staged_file(name), self.files[name])
+        known = sorted(os.fsdecode(family) for family in manifest.comparators)
+        for family in sorted(set(self.paths.cf_paths) - set(known)):
             raise InvalidArgumentError(
-                f"cf_paths: the backup has no column family {name!r}; it has {', '.join(map(repr, sorted(known)))}"
+                f"cf_paths: the backup has no column family {family!r}; it has {', '.join(map(repr, known))}"
             )
+        self._manifest = manifest
 
     def require_space(self, sizes: Mapping[str, int], *, emptied: bool = False) -> None:
         """Check the free space for files to be created, by their paths, on every file system that gets some.
@@ -256,7 +247,7 @@ class RestoreTarget:
         :raises BusyError: when one has it open.
         """
         if not self._held:
-            self._database_lock.enter_context(durable.locked_database(self.paths.db_dir))
+            self._database_lock.enter_context(locked_database(self.paths.db_dir))
             self._held = True
 
     def commit(self, level: Level) -> Completeness:
@@ -334,14 +325,17 @@ class RestoreTarget:
             if size > _MAX_OPTIONS_BYTES:
                 raise CorruptionError(f"{name}: {size} bytes; at most {_MAX_OPTIONS_BYTES} are read")
             data = self._read(name)
-            fitted, changes = OptionsFile(data, name).for_copy(self._comparators, wal_dir=self.paths.wal_dir or "")
+            fitted, changes = OptionsFile(data, name).for_copy(
+                self.manifest.comparators, wal_dir=self.paths.wal_dir or ""
+            )
             if changes:
                 self._rewrite(name, fitted)
                 self.options_changes |= changes
 
     def _fit_manifest(self) -> None:
-        if self._has_path_ids:
-            self._rewrite(self._manifest, rewrite_records(self._read(self._manifest), self._manifest, clear_path_ids))
+        name = self.manifest.name
+        if self.manifest.has_path_ids:
+            self._rewrite(name, rewrite_records(self._read(name), name, clear_path_ids))
 
     def _staged_paths(self) -> DatabasePaths:
         paths = self.paths
