@@ -119,7 +119,21 @@ def listing(directory: Path) -> dict[str, tuple[int, int, int, int]]:
         ("backup", "db", "there", "--storage-option", "no equals sign"),
         ("backup", "db", "there", "--max-bytes-per-second", "fast"),
         ("backup", "db", "there", "--no-checkpoint", "--wal-dir", "wal"),
+        ("backup", "db", "there", "--compression", "gzip"),
+        ("backup", "db", "there", "--layout", "archive", "--compression", "bzip2"),
+        ("backup", "db", "there", "--layout", "archive", "--compression-level", "20"),
+        ("backup", "db", "there", "--layout", "archive", "--compression", "gzip", "--compression-threads", "2"),
+        ("backup", "db", "there.tar.gz", "--layout", "archive", "--compression", "zstd"),
+        ("backup", "db", "there.tar.zst"),
         ("backup", "db", "s3://user:secret@bucket/path"),
+        ("list",),
+        ("list", "backups", "--wal-dir", "wal"),
+        ("verify", "s3://user:secret@bucket/path"),
+        ("verify", "backups", "--all", "--backup-id", "1"),
+        ("verify", "backups", "--backup-id", "01"),
+        ("verify", "backups", "--sample", "5"),
+        ("verify", "backups", "--level", "checksums", "--sample", "101"),
+        ("verify", "backups", "--level", "blocks"),
         ("restore", "repository"),
         ("restore", "repository", "db", "--backup-id", "0"),
         ("restore", "repository", "db", "--in-place"),
@@ -270,6 +284,26 @@ def test_check_could_not_look(tmp_path: Path) -> None:
     assert run_json("check", tmp_path / "nothing", status=1)["state"] == "incomplete"
     unknown = run_json("check", "unheard-of://bucket/path", status=1)
     assert (unknown["state"], "unheard-of" in unknown["error"]) == ("could_not_check", True)
+
+
+def test_backup_into_an_archive(db_dir: Path, tmp_path: Path) -> None:
+    """An archive goes into the folder under the database's name and the time, or under the name given."""
+    result = run_json("backup", db_dir, tmp_path / "there", "--layout", "archive")
+    (archive,) = (tmp_path / "there").iterdir()
+    assert re.fullmatch(r"db-\d{8}T\d{6}Z\.tar\.zst", archive.name)
+    assert (result["state"], result["archive"], result["reused"]) == ("done", str(archive), False)
+    (tmp_path / "back").mkdir()
+    subprocess.run(["tar", "-xf", archive, "-C", tmp_path / "back"], check=True)
+    assert keys(tmp_path / "back") == 1500
+    named = tmp_path / "x.tar.gz"
+    done = run("backup", db_dir, named, "--layout", "archive", "--compression-level", 9)
+    assert (done.returncode, done.stdout.startswith(f"done: {named}: ")) == (0, True)
+    restored = run_json("restore", named, tmp_path / "restored")
+    assert (restored["layout"], restored["backup_id"], keys(tmp_path / "restored")) == ("archive", None, 1500)
+    assert run_json("restore", named, tmp_path / "other", "--backup-id", "1", status=1)["state"] == "failed"
+    refused = run("backup", db_dir, named, "--layout", "archive")
+    assert refused.returncode == 1
+    assert "is already there, and is not this checkpoint's" in last_line(refused)
 
 
 def flip_byte_in_wal(directory: Path) -> Path:
@@ -445,3 +479,71 @@ def test_secrets_are_masked_at_every_depth() -> None:
     value = {"error": "AKIA at http://here: tok/en is False 12", "problems": ["AKIA"]}
     masked = storage.mask_secrets(value, options)
     assert masked == {"error": "*** at http://here: *** is False 12", "problems": ["***"]}
+
+
+@pytest.fixture
+def backup_dir(db_dir: Path, tmp_path: Path) -> Path:
+    """Make a repository of two backups."""
+    for _ in range(2):
+        run_json("backup", db_dir, tmp_path / "backups")
+    return tmp_path / "backups"
+
+
+def test_list(backup_dir: Path) -> None:
+    """A list is a table with a row for each backup; with --json an object with a list of them."""
+    done = run("list", backup_dir)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 4)
+    head, first, second, last = done.stdout.splitlines()
+    columns = "ID TIME SEQUENCE FILES BYTES OWN BYTES STATE LAYOUT DB ID HOST RUN"
+    assert " ".join(head.split()) == columns
+    assert (first.split()[0], second.split()[0]) == ("1", "2")
+    assert first.index(" complete ") == second.index(" complete ") == head.index(" STATE")
+    assert last == f"done: {backup_dir}: 2 backups"
+    result = run_json("list", backup_dir)
+    assert [(item["backup_id"], item["state"], item["sequence_number"]) for item in result["backups"]] == [
+        (1, "complete", 1500),
+        (2, "complete", 1500),
+    ]
+
+
+def test_list_says_what_is_missing(backup_dir: Path) -> None:
+    """A backup of which a file is missing has a line below its row; an unreadable one has its reason there."""
+    next(backup_dir.glob("private/1/MANIFEST-*")).unlink()
+    (backup_dir / "meta" / "2").write_bytes(b"\x1b[31m")
+    done = run("list", backup_dir)
+    _, first, missing, second, reason, _ = done.stdout.splitlines()
+    assert (first.split()[0], second.split()[0]) == ("1", "2")
+    assert missing.startswith("  private/1/MANIFEST-")
+    assert "meta/2" in reason
+    assert "\x1b" not in done.stdout
+    assert run("list", backup_dir.parent / "nothing").stdout == f"done: {backup_dir.parent / 'nothing'}: 0 backups\n"
+    assert run_json("list", "unheard-of://bucket/path", status=1)["state"] == "failed"
+
+
+@pytest.mark.parametrize("arguments", [("--all",), ("--backup-id", "1"), ("--level", "checksums", "--sample", "50")])
+def test_verify(backup_dir: Path, arguments: tuple[str, ...]) -> None:
+    """A whole repository is complete: status 0, and how much was read."""
+    assert run_json("verify", backup_dir, *arguments)["state"] == "complete"
+    done = run("verify", f"file://{backup_dir}", *arguments)
+    assert done.stdout.startswith(f"complete: file://{backup_dir}: ")
+    assert "; read " in done.stdout
+
+
+def test_verify_damage(backup_dir: Path) -> None:
+    """Damage is status 3, what is missing 1; each problem is a line on stdout, and stderr has one line."""
+    next(backup_dir.glob("private/1/MANIFEST-*")).unlink()
+    assert run("verify", backup_dir).returncode == 0
+    assert run_json("verify", backup_dir, "--all", status=1)["state"] == "incomplete"
+    flip_byte_in_wal(backup_dir / "private" / "2")
+    done = run("verify", backup_dir, "--all", "--level", "checksums")
+    assert done.returncode == 3
+    assert [line[:10] for line in done.stdout.splitlines()] == ["private/2/", "private/1/"]
+    assert last_line(done).startswith("verify: corrupt: ")
+    result = run_json("verify", backup_dir, "--all", "--level", "checksums", status=3)
+    assert [problem["state"] for problem in result["problems"]] == ["corrupt", "incomplete"]
+
+
+def test_verify_nothing(tmp_path: Path) -> None:
+    """Where there is no backup, or no file system to look at, verification never succeeds."""
+    assert run_json("verify", tmp_path / "nothing", status=1)["state"] == "incomplete"
+    assert run_json("verify", "unheard-of://bucket/path", status=1)["state"] == "could_not_check"

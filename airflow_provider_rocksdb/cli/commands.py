@@ -22,11 +22,13 @@ class Outcome:
     :param state: ``done``, or what a check says: ``complete``, ``incomplete``, ``corrupt``, ``could_not_check``
     :param line: the same for a reader
     :param details: the same for a program
+    :param lines: more for a reader: a table, or every problem
     """
 
     state: str
     line: str
     details: dict[str, Any] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
 
 
 def checkpoint(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
@@ -98,6 +100,58 @@ def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
         return _upload(checkpoint_dir, filesystem, root, arguments, stop)
 
 
+def list_(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
+    """List the backups of a repository."""
+    from airflow_provider_rocksdb.cli.table import format_usage
+    from airflow_provider_rocksdb.core.repository_usage import list_usage
+
+    filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
+    found = list_usage(filesystem, root, stop=stop)
+    line = f"{arguments.backup_dir}: {len(found)} backups"
+    backups = storage.mask_secrets([usage.to_dict() for usage in found], arguments.storage_options)
+    return Outcome("done", line, {"backups": backups}, format_usage(backups))
+
+
+def verify(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
+    """Verify backups of a repository."""
+    from airflow_provider_rocksdb.core.transfer import TransferOptions
+    from airflow_provider_rocksdb.core.verify import verify_backups
+
+    filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
+    report = verify_backups(
+        filesystem,
+        root,
+        backup_id=arguments.backup_id,
+        all_backups=arguments.all,
+        level=arguments.level,
+        sample_percent=arguments.sample,
+        scratch_dir=arguments.scratch_dir,
+        timeout_seconds=arguments.timeout_seconds,
+        options=TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second),
+        stop=stop,
+    )
+    line = f"{arguments.backup_dir}: {report.reason or report.summary}"
+    return Outcome(report.state.value, line, report.to_dict(), tuple(map(str, report.problems)))
+
+
+def prune(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
+    """Delete backups by policy, and in time what only they needed."""
+    from airflow_provider_rocksdb.core.prune import prune_backups
+
+    filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
+    result = prune_backups(
+        filesystem,
+        root,
+        arguments.policy,
+        dry_run=arguments.dry_run,
+        grace_seconds=arguments.grace_period,
+        stop=stop,
+    )
+    *table, line = result.lines()
+    state = "could_not_check" if result.unreadable else "done"
+    return Outcome(state, f"{arguments.backup_dir}: {line}", result.to_dict(), tuple(table))
+
+
 def restore(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
     """Restore a database."""
     from airflow_provider_rocksdb.core.restore import restore_backup
@@ -128,7 +182,10 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, threading.Event], Outcome]] = 
     "backup": backup,
     "check": check,
     "checkpoint": checkpoint,
+    "list": list_,
+    "prune": prune,
     "restore": restore,
+    "verify": verify,
 }
 
 
@@ -164,6 +221,9 @@ def _upload(
         root,
         layout=arguments.layout,
         allow_other_source=arguments.allow_other_source,
+        compression=arguments.compression,
+        compression_level=arguments.compression_level,
+        compression_threads=arguments.compression_threads,
         options=TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second),
         stop=stop,
     )

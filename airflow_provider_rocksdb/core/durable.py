@@ -65,7 +65,7 @@ def named_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _naming(path: str) -> Iterator[None]:
+def naming(path: str) -> Iterator[None]:
     """Give errors of system calls that know only a descriptor the file's name."""
     try:
         yield
@@ -103,7 +103,7 @@ def create_file(path: str, data: bytes) -> None:
     :raises FileExistsError: when the name is taken.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with _naming(path), os.fdopen(descriptor, "wb") as file:
+    with naming(path), os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(descriptor)
@@ -179,7 +179,7 @@ def copy_range(
     copied = 0
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with _naming(target), os.fdopen(descriptor, "wb", buffering=0) as file:
+        with naming(target), os.fdopen(descriptor, "wb", buffering=0) as file:
             while copied < length:
                 if stop is not None and stop.is_set():
                     raise CancelledError(f"{target}: stopped after {copied} of {length} bytes")

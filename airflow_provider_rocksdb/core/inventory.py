@@ -12,7 +12,7 @@ from airflow_provider_rocksdb.core.live_database import LiveDatabase, LiveFile, 
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.wal import read_wal_file
 
-_EXTRAS = ("rocksdict-config.json", RECORD_NAME)
+EXTRAS = ("rocksdict-config.json", RECORD_NAME)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def read_inventory(directory: str) -> Inventory:
     known = {file.name for file in files}
     extras = [
         _file(directory, name)
-        for name in _EXTRAS
+        for name in EXTRAS
         if name not in known and (name != RECORD_NAME or checkpoint) and os.path.isfile(os.path.join(directory, name))
     ]
     return Inventory(

@@ -26,6 +26,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from airflow_provider_rocksdb.core import durable
+from airflow_provider_rocksdb.core.archive_layout import compression_of
 from airflow_provider_rocksdb.core.completeness import Completeness, check_completeness
 from airflow_provider_rocksdb.core.download import DownloadItem, download_files
 from airflow_provider_rocksdb.core.errors import (
@@ -97,7 +98,8 @@ def restore_backup(
 ) -> RestoreResult:
     """Restore a database; it is there whole, or what was there before is untouched.
 
-    :param root: a backup repository on ``filesystem``, or a directory with a database as it is.
+    :param root: on ``filesystem``: a backup repository, a directory with a database as it is, or an archive, by its
+        ending ``.tar.zst``, ``.tar.gz`` or ``.tar``.
     :param paths: where to; ``wal_dir``, ``db_paths`` and ``cf_paths`` as the database's own program gives them to
         RocksDB.
     :param backup_id: which backup; None: the newest valid one.
@@ -117,6 +119,12 @@ def restore_backup(
     """
     storage = Storage(filesystem, root)
     _check_apart(storage, paths)
+    if compression_of(root) is not None:
+        if backup_id is not None or delta:
+            raise InvalidArgumentError(f"{storage.url}: is one archive: it goes with no backup id and no delta")
+        from airflow_provider_rocksdb.core.archive_restore import restore_archive  # it returns this module's result
+
+        return restore_archive(filesystem, root, paths, replace=replace, in_place=in_place, options=options, stop=stop)
     with translating(storage.url):
         source = find_source(storage, backup_id, options, stop)
     restore = _Restore(storage, source, paths, options, stop)

@@ -197,19 +197,14 @@ class RestoreTarget:
             raise AssertionError("read_manifest comes before SST and blob files")
         return self._manifest
 
-    def read_manifest(self) -> None:
-        """Read CURRENT and the MANIFEST that were created.
+    def read_manifest(self, name: str | None = None) -> None:
+        """Read the MANIFEST that was created.
 
+        :param name: of the MANIFEST, while CURRENT is not there yet; None: what CURRENT says.
         :raises CorruptionError: when CURRENT names none that was reserved, or it is damaged.
         :raises InvalidArgumentError: when ``cf_paths`` names a column family that is not there.
         """
-        if _CURRENT not in self.files or self.files[_CURRENT] > _MAX_CURRENT_BYTES:
-            raise CorruptionError(
-                f"CURRENT: expected at most {_MAX_CURRENT_BYTES} bytes, got {self.files.get(_CURRENT)}"
-            )
-        name = decode_current(self._read(_CURRENT))
-        if name not in self.files:
-            raise CorruptionError(f"CURRENT names {name}, which is not among the files")
+        name = name or self._read_current()
         manifest = read_restored_manifest(name, self._staged_file(name), self.files[name])
         known = sorted(os.fsdecode(family) for family in manifest.comparators)
         for family in sorted(set(self.paths.cf_paths) - set(known)):
@@ -217,6 +212,16 @@ class RestoreTarget:
                 f"cf_paths: the backup has no column family {family!r}; it has {', '.join(map(repr, known))}"
             )
         self._manifest = manifest
+
+    def _read_current(self) -> str:
+        if _CURRENT not in self.files or self.files[_CURRENT] > _MAX_CURRENT_BYTES:
+            raise CorruptionError(
+                f"CURRENT: expected at most {_MAX_CURRENT_BYTES} bytes, got {self.files.get(_CURRENT)}"
+            )
+        manifest = decode_current(self._read(_CURRENT))
+        if manifest not in self.files:
+            raise CorruptionError(f"CURRENT names {manifest}, which is not among the files")
+        return manifest
 
     def require_space(self, sizes: Mapping[str, int], *, emptied: bool = False) -> None:
         """Check the free space for files to be created, by their paths, on every file system that gets some.

@@ -20,10 +20,12 @@ import inspect
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
@@ -46,6 +48,7 @@ _PART_BYTES = 8 * 1024 * 1024
 _PREFETCHED_REQUESTS = 64  # of 32 KiB each
 _NO_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_TIMES = ("mtime", "LastModified", "last_modified", "modified", "modify", "updated", "created")
 _WRONG_USE = (ValueError, TypeError, ImportError)
 # what drivers raise when credentials are missing or wrong: none is a builtin's subclass
 _REFUSALS = {
@@ -57,6 +60,13 @@ _REFUSALS = {
     "PartialCredentialsError",
     "RefreshError",
 }
+
+
+class Entry(NamedTuple):
+    """A name in a folder: size in bytes, None for a folder; when it was written, in seconds since 1970 by the store."""
+
+    size: int | None
+    modified: float | None
 
 
 class Storage:
@@ -85,6 +95,7 @@ class Storage:
         self._is_object_store = bool(self._protocols & _OBJECT_STORES)
         can_rename = getattr(type(filesystem), "mv", None) is not AbstractFileSystem.mv
         self.renames = self.is_local or (can_rename and not self._is_object_store)
+        self.lists_trees = _has_own_find(type(filesystem))
         self._own = threading.local()
         self._own.filesystem = filesystem  # for this thread, which has brought it
 
@@ -93,49 +104,85 @@ class Storage:
         """Where it is, for messages and results."""
         return (self.root or "/") if self.is_local else str(self.filesystem.unstrip_protocol(self.root or "/"))
 
+    @property
+    def hides_unfinished(self) -> bool:
+        """Whether a file that is still being written cannot be seen under its name."""
+        return self._is_object_store and not isinstance(self.filesystem, MemoryFileSystem)
+
     def path(self, name: str) -> str:
         """Path of a file or folder in it, on the file system; of itself, for an empty name."""
         return self._prefix + name if name else self.root or self._prefix
 
     def list(self, folder: str) -> dict[str, int | None]:
         """Names in a folder with sizes in bytes, None for folders; empty when the folder is not there."""
+        return {name: entry.size for name, entry in self.list_entries(folder).items()}
+
+    def list_entries(self, folder: str) -> dict[str, Entry]:
+        """Names in a folder, as :meth:`list`, with times where the store tells them."""
         filesystem, path = self.own_file_system(), self.path(folder)
         filesystem.invalidate_cache()
         try:
             entries = filesystem.ls(path, detail=True)
         except FileNotFoundError:
             return {}
-        found: dict[str, int | None] = {}
+        found = {}
         for entry in entries:
             name = entry["name"].rstrip("/")
             if name.strip("/") != path.strip("/"):  # the folder's own marker object
                 is_file = entry["type"] == "file" and entry.get("size") is not None
-                found[name.rpartition("/")[2]] = int(entry["size"]) if is_file else None
+                found[name.rpartition("/")[2]] = Entry(int(entry["size"]) if is_file else None, _read_time(entry))
         return found
+
+    def list_tree(self, folder: str) -> dict[str, int | None]:
+        """Files below a folder, at any depth, with sizes in bytes; where ``lists_trees``, as cheaply as one folder.
+
+        Names are relative to the root. Empty when the folder is not there.
+        """
+        filesystem, path = self.own_file_system(), self.path(folder)
+        filesystem.invalidate_cache()
+        try:
+            entries = filesystem.find(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        below = path.strip("/") + "/"
+        names = ((entry["name"].strip("/"), entry.get("size")) for entry in entries.values())
+        return {f"{folder}/{name.removeprefix(below)}": size for name, size in names if name.startswith(below)}
 
     def read(self, name: str) -> bytes:
         """Whole content of a file; the caller knows that it is small."""
         data: bytes = self.own_file_system().cat_file(self.path(name))
         return data
 
+    def size(self, name: str) -> int | None:
+        """Size of a file in bytes; None when there is nothing of that name."""
+        filesystem = self.own_file_system()
+        filesystem.invalidate_cache()
+        try:
+            return int(filesystem.info(self.path(name))["size"] or 0)
+        except FileNotFoundError:
+            return None
+
     @contextlib.contextmanager
-    def open_reader(self, name: str, size: int) -> Iterator[Any]:
-        """Open a file for reading it once, from its start; holds a part or two of 8 MiB in memory.
+    def open_reader(self, name: str, size: int, offset: int = 0) -> Iterator[Any]:
+        """Open a file for reading it once, from ``offset`` on; holds a part or two of 8 MiB in memory.
 
         :param size: of the file in bytes, as far as it is known.
         """
         path = self.path(name)
         if self.is_local:
             with open(path, "rb", buffering=0) as local:
+                local.seek(offset)
                 yield local
             return
         filesystem = self.own_file_system()
         if self._protocols & {"sftp", "ssh"}:
             file = filesystem.open(path, "rb")
+            file.seek(offset)
             if hasattr(file, "prefetch"):
                 file.prefetch(size, max_concurrent_requests=_PREFETCHED_REQUESTS)
         else:
             file = filesystem.open(path, "rb", block_size=_PART_BYTES)
+            file.seek(offset)
         with file:
             yield file
 
@@ -196,14 +243,22 @@ class Storage:
             file.close()
         except BaseException:
             _discard(file)
-            if not self._is_object_store or isinstance(filesystem, MemoryFileSystem):
+            if not self.hides_unfinished:
                 with contextlib.suppress(Exception):
                     filesystem.rm_file(path)
             raise
 
-    def rename(self, temporary: str, name: str) -> None:
-        """Give a whole file its name, in place of a file that has it."""
+    def rename(self, temporary: str, name: str, *, replace: bool = True) -> None:
+        """Give a whole file its name.
+
+        :param replace: in place of a file that has it; else as atomically as the file system can tell.
+        :raises FileExistsError: when the name is taken and may not be replaced.
+        """
         source, target = self.path(temporary), self.path(name)
+        if not replace and self.is_local and _link_local(source, target):
+            return
+        if not replace and self.size(name) is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
         if self.is_local:
             os.replace(source, target)
             return
@@ -212,7 +267,7 @@ class Storage:
             filesystem.mv(source, target)
         except Exception:
             filesystem.invalidate_cache()
-            if not filesystem.exists(target):
+            if not replace or not filesystem.exists(target):
                 raise
             filesystem.rm_file(target)
             filesystem.mv(source, target)
@@ -253,6 +308,11 @@ class Storage:
         if filesystem.exists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         self.write(name, data)
+
+    def delete(self, name: str) -> None:
+        """Delete a file; that it is not there is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            self.own_file_system().rm_file(self.path(name))
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files as far as that is possible and allowed; folders that are empty then go too."""
@@ -299,6 +359,26 @@ def translating(where: str) -> Iterator[None]:
         raise named from error
 
 
+def _has_own_find(kind: type[AbstractFileSystem]) -> bool:
+    """Whether a kind of file system lists trees itself, and not folder by folder."""
+    if issubclass(kind, AsyncFileSystem):
+        return kind._find is not AsyncFileSystem._find
+    return kind.find is not AbstractFileSystem.find
+
+
+def _read_time(entry: Mapping[str, Any]) -> float | None:
+    """Time of the last write in what a driver lists, by each driver's name for it."""
+    value = next((entry[name] for name in _TIMES if entry.get(name)), None)
+    if isinstance(value, str):
+        try:
+            value = datetime.strptime(value[:14], "%Y%m%d%H%M%S")  # noqa: DTZ007 -- FTP's (RFC 3659), in UTC
+        except ValueError:
+            return None
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    return float(value) if isinstance(value, int | float) else None
+
+
 def _part_bytes(size: int) -> int:
     mebibytes = -(-size // _MAX_PARTS // 2**20)
     return max(_PART_BYTES, mebibytes * 2**20)
@@ -338,6 +418,18 @@ def _make_local_folders(path: str) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
         durable.fsync_directory(parent)
+
+
+def _link_local(source: str, target: str) -> bool:
+    """Give a file a name that nobody has; False where there are no hard links."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in _NO_LINK:
+            return False
+        raise
+    os.unlink(source)
+    return True
 
 
 def _create_local(path: str, data: bytes) -> None:

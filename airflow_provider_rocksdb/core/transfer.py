@@ -143,7 +143,7 @@ def checksum_files(
 
     def checksum(item: UploadItem) -> int:
         crc = 0
-        for chunk in _read_chunks(item, _CHUNK_BYTES):
+        for chunk in read_chunks(item, _CHUNK_BYTES):
             check_stop(stop)
             crc = google_crc32c.extend(crc, chunk)
         return crc
@@ -180,7 +180,7 @@ class Meter:
         self._files = 0
         self._bytes = 0
         self._began = time.monotonic()
-        self._free_at = self._began
+        self._free_at = self._told_at = self._began
         limit = options.max_bytes_per_second
         self.chunk_bytes = min(_CHUNK_BYTES, max(_MIN_CHUNK_BYTES, limit // 4)) if limit else _CHUNK_BYTES
 
@@ -223,6 +223,12 @@ class Meter:
         if self._options.on_progress is not None:
             self._options.on_progress(progress)
 
+    def tell_when_due(self) -> None:
+        """Do that every ``progress_seconds``, for work that has one thread alone."""
+        if time.monotonic() - self._told_at >= self._options.progress_seconds:
+            self._told_at = time.monotonic()
+            self.tell()
+
 
 class _Upload:
     """One call of :func:`upload_files`."""
@@ -247,7 +253,7 @@ class _Upload:
         sent = crc = 0
         try:
             with self._storage.open_writer(temporary, item.size) as file:
-                for chunk in _read_chunks(item, self.meter.chunk_bytes):
+                for chunk in read_chunks(item, self.meter.chunk_bytes):
                     self.meter.throttle(len(chunk))
                     crc = google_crc32c.extend(crc, chunk)
                     write_all(file, chunk)
@@ -265,7 +271,7 @@ class _Upload:
         return crc
 
 
-def _read_chunks(item: UploadItem, chunk_bytes: int) -> Iterator[bytes]:
+def read_chunks(item: UploadItem, chunk_bytes: int) -> Iterator[bytes]:
     """Yield what is to be stored.
 
     :raises IncompleteError: when it is more or less than ``item.size``.

@@ -1,4 +1,4 @@
-"""Create a checkpoint of a RocksDB database, and delete it."""
+"""Checkpoints of a RocksDB database; its backup in one task; its backups verified and pruned."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rocksdb.operators.base import RocksDBBaseOperator
+from airflow_provider_rocksdb.utils.backup import read_backup_id
 from airflow_provider_rocksdb.utils.checkpoint import default_checkpoint_dir, describe_run
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
     from airflow_provider_rocksdb.core.completeness import Level
     from airflow_provider_rocksdb.core.upload import Layout
+    from airflow_provider_rocksdb.core.verify import VerifyLevel
     from airflow_provider_rocksdb.hooks.rocksdb import Mode
+
+_MAX_LISTED = 200  # items of a list in an XCom
 
 
 class RocksDBCreateCheckpointOperator(RocksDBBaseOperator):
@@ -239,3 +243,168 @@ class RocksDBBackupOperator(RocksDBBaseOperator):
             options=TransferOptions(max_workers=self.max_workers, max_bytes_per_second=self.max_bytes_per_second),
             stop=stop,
         )
+
+
+class RocksDBVerifyBackupOperator(RocksDBBaseOperator):
+    """Verify the newest backup of a repository, one, or all: by a listing, by reading, or by a restore drill.
+
+    The task fails when anything is missing, wrong, or could not be checked, and when there is no backup; every problem
+    is in the log, and the first ten are in the error. What could not be checked is tried again, damage is not. The
+    result says what was verified, and how much was read of it (``read_files``, ``read_bytes``, ``read_share``).
+
+    :param rocksdb_conn_id: connection of type ``rocksdb``.
+    :param backup_dir: path or URL of the backup repository; default: that of the connection.
+    :param storage_conn_id: Airflow connection of the storage; default: that of the RocksDB connection.
+    :param storage_options: arguments of the fsspec file system, instead of a storage connection. They are part of the
+        DAG's code: put secrets into a connection.
+    :param backup_id: which backup; default: the newest.
+    :param all_backups: verify every backup.
+    :param level: ``files`` (names and sizes), ``checksums`` (read everything, compare CRC32C) or ``restore`` (restore
+        each backup into a scratch directory and read every block of it).
+    :param sample_percent: at level ``checksums``, how much of all files to read, each day another part: a daily 5 reads
+        everything in 20 days.
+    :param scratch_dir: where level ``restore`` restores, which takes the size of the database; default: the
+        directory of temporary files.
+    :param check_timeout_seconds: limit for reading the blocks of one restored backup.
+    :param max_workers: files read at a time.
+    :param max_bytes_per_second: limit of the rate at which files are read.
+    """
+
+    template_fields: Sequence[str] = (
+        *RocksDBBaseOperator.template_fields,
+        "backup_dir",
+        "storage_conn_id",
+        "backup_id",
+        "scratch_dir",
+    )
+
+    def __init__(
+        self,
+        *,
+        backup_dir: str | None = None,
+        storage_conn_id: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        backup_id: int | str | None = None,
+        all_backups: bool = False,
+        level: VerifyLevel = "files",
+        sample_percent: float | None = None,
+        scratch_dir: str | None = None,
+        check_timeout_seconds: float = 3600.0,
+        max_workers: int = 4,
+        max_bytes_per_second: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backup_dir = backup_dir
+        self.storage_conn_id = storage_conn_id
+        self.storage_options = storage_options
+        self.backup_id = backup_id
+        self.all_backups = all_backups
+        self.level = level
+        self.sample_percent = sample_percent
+        self.scratch_dir = scratch_dir
+        self.check_timeout_seconds = check_timeout_seconds
+        self.max_workers = max_workers
+        self.max_bytes_per_second = max_bytes_per_second
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 -- Airflow's signature
+        """Verify; return what was verified, and how much was read."""
+        from airflow_provider_rocksdb.core.transfer import TransferOptions
+        from airflow_provider_rocksdb.core.verify import verify_backups
+
+        with self.stoppable() as stop:
+            filesystem, root = self.hook.get_storage(self.backup_dir, self.storage_conn_id, self.storage_options)
+            report = verify_backups(
+                filesystem,
+                root,
+                backup_id=read_backup_id(self.backup_id),
+                all_backups=self.all_backups,
+                level=self.level,
+                sample_percent=self.sample_percent,
+                scratch_dir=self.scratch_dir,
+                timeout_seconds=self.check_timeout_seconds,
+                options=TransferOptions(max_workers=self.max_workers, max_bytes_per_second=self.max_bytes_per_second),
+                stop=stop,
+            )
+            for problem in report.problems:
+                self.log.error("%s", problem)
+            report.raise_for_state()
+        self.log.info("%s: %s", report.backup_dir, report.summary)
+        return report.to_dict()
+
+
+class RocksDBPruneBackupsOperator(RocksDBBaseOperator):
+    """Delete backups by policy, and in time what only they needed: objects wait for a grace period first.
+
+    The rules are restic's; a backup is kept when any of them keeps it, and the newest always. The plan, with a reason
+    for each backup, is logged and returned, the newest backups of it; what could not be deleted is, too, and is tried
+    again by the next run. A meta that cannot be read fails the task, after everything else that it may do is done.
+
+    :param rocksdb_conn_id: connection of type ``rocksdb``.
+    :param db_dir: not used here.
+    :param backup_dir: path or URL of the backup repository; default: that of the connection.
+    :param storage_conn_id: Airflow connection of the storage; default: that of the RocksDB connection.
+    :param storage_options: arguments of the fsspec file system, instead of a storage connection.
+    :param keep_last: keep the newest so many backups; -1: all.
+    :param keep_hourly: keep the newest backup of each hour (UTC), for so many hours that have one; so for
+        ``keep_daily``, ``keep_weekly`` (from Monday), ``keep_monthly`` and ``keep_yearly``.
+    :param keep_within: keep all that are younger than the newest less this, such as ``2y5m7d3h``.
+    :param grace_seconds: how long an object must have been seen unreferenced before it is deleted.
+    :param plan_only: only say what would be done (a dry run).
+    """
+
+    template_fields: Sequence[str] = (
+        *RocksDBBaseOperator.template_fields,
+        "backup_dir",
+        "storage_conn_id",
+        "keep_within",
+    )
+
+    def __init__(
+        self,
+        *,
+        backup_dir: str | None = None,
+        storage_conn_id: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        keep_last: int = 0,
+        keep_hourly: int = 0,
+        keep_daily: int = 0,
+        keep_weekly: int = 0,
+        keep_monthly: int = 0,
+        keep_yearly: int = 0,
+        keep_within: str | None = None,
+        grace_seconds: float = 86400.0,
+        plan_only: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backup_dir = backup_dir
+        self.storage_conn_id = storage_conn_id
+        self.storage_options = storage_options
+        self.keep_last = keep_last
+        self.keep_hourly = keep_hourly
+        self.keep_daily = keep_daily
+        self.keep_weekly = keep_weekly
+        self.keep_monthly = keep_monthly
+        self.keep_yearly = keep_yearly
+        self.keep_within = keep_within
+        self.grace_seconds = grace_seconds
+        self.plan_only = plan_only
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Prune; return the plan and what was done, of each list the first items."""
+        from airflow_provider_rocksdb.core.prune import prune_backups
+        from airflow_provider_rocksdb.core.retention import RULES, RetentionPolicy
+
+        with self.stoppable() as stop:
+            policy = RetentionPolicy(**{rule: getattr(self, rule) for rule in RULES})
+            storage = self.hook.get_storage(self.backup_dir, self.storage_conn_id, self.storage_options)
+            result = prune_backups(
+                *storage, policy, dry_run=self.plan_only, grace_seconds=self.grace_seconds, stop=stop
+            )
+            self.log.info("Policy: %s\n%s", policy, "\n".join(result.lines()))
+            summary = result.to_dict(limit=_MAX_LISTED)
+            if result.unreadable:  # the task fails, and what it did should be known
+                context["ti"].xcom_push(key="return_value", value=summary)
+                result.raise_for_unreadable()
+        return summary

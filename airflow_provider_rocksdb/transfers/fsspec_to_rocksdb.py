@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rocksdb.core.errors import InvalidArgumentError
 from airflow_provider_rocksdb.operators.base import RocksDBBaseOperator
+from airflow_provider_rocksdb.utils.backup import read_backup_id
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
 class FsspecToRocksDBOperator(RocksDBBaseOperator):
-    """Restore a database from a backup repository, whoever wrote it, or from a directory with a database as it is.
+    """Restore a database from a backup repository, whoever wrote it, from a directory with a database, or an archive.
 
     The database is there whole, or what was there before is untouched. The result is a small dict: which backup, what
     was fetched, what was taken over, and ``db_dir``.
@@ -24,7 +24,7 @@ class FsspecToRocksDBOperator(RocksDBBaseOperator):
         is given.
     :param db_paths: RocksDB's ``db_paths``, likewise.
     :param cf_paths: RocksDB's ``cf_paths`` by column family, likewise.
-    :param backup_dir: path or URL of the repository or directory; default: that of the connection.
+    :param backup_dir: path or URL of the repository, directory or archive; default: that of the connection.
     :param storage_conn_id: Airflow connection of the storage; default: that of the RocksDB connection.
     :param storage_options: arguments of the fsspec file system, instead of a storage connection. They are part of the
         DAG's code: put secrets into a connection.
@@ -92,22 +92,10 @@ class FsspecToRocksDBOperator(RocksDBBaseOperator):
                 filesystem,
                 root,
                 paths,
-                backup_id=_read_backup_id(self.backup_id),
+                backup_id=read_backup_id(self.backup_id),
                 replace=self.replace,
                 delta=self.delta,
                 in_place=self.in_place,
                 options=TransferOptions(max_workers=self.max_workers, max_bytes_per_second=self.max_bytes_per_second),
                 stop=stop,
             ).to_dict()
-
-
-def _read_backup_id(value: Any) -> int | None:
-    """Read an id as a template may have rendered it.
-
-    :raises InvalidArgumentError: when it is none.
-    """
-    if value is None or value in ("", "None"):
-        return None
-    if isinstance(value, int | str) and not isinstance(value, bool) and str(value).isascii() and str(value).isdigit():
-        return int(value)
-    raise InvalidArgumentError(f"backup_id: expected a number, or nothing for the newest backup, got {value!r}")

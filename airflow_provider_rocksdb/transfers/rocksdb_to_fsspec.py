@@ -11,6 +11,7 @@ from airflow_provider_rocksdb.utils.checkpoint import describe_run
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_rocksdb.core.archive_layout import Compression
     from airflow_provider_rocksdb.core.completeness import Level
     from airflow_provider_rocksdb.core.upload import Layout
 
@@ -25,16 +26,21 @@ class RocksDBToFsspecOperator(RocksDBBaseOperator):
     :param db_dir: the DB directory, from which the default place of the checkpoint follows.
     :param checkpoint_dir: a path, or the result of the create task; default: the checkpoint made upstream in this run,
         else the run's own place beside the database.
-    :param backup_dir: path or URL of the backup repository; default: that of the connection.
+    :param backup_dir: path or URL of the backup repository; default: that of the connection. With layout ``archive`` a
+        folder, or the archive's own name, which ends in ``.tar.zst``, ``.tar.gz`` or ``.tar``.
     :param storage_conn_id: Airflow connection of the storage; default: that of the RocksDB connection.
     :param storage_options: arguments of the fsspec file system, instead of a storage connection. They are part of the
         DAG's code: put secrets into a connection.
-    :param layout: ``backup_engine`` (a repository, incremental) or ``directory`` (the checkpoint as it is; give each
-        run a directory of its own).
+    :param layout: ``backup_engine`` (a repository, incremental), ``directory`` (the checkpoint as it is; give each
+        run a directory of its own) or ``archive`` (one compressed file, ``<DB directory's name>-<time, UTC>.tar.zst``
+        in the folder).
     :param level: how far the checkpoint is checked first: ``files``, ``checksums`` or ``blocks``.
-    :param max_workers: files sent at a time.
+    :param max_workers: files sent at a time; an archive is one.
     :param max_bytes_per_second: limit of the upload's rate.
     :param allow_other_source: accept a repository that belongs to another database, host or path.
+    :param compression: of an archive: ``zstd``, ``gzip`` or ``none``; default: what its name says, else ``zstd``.
+    :param compression_level: 1 to 19 for zstd (default 3), 1 to 9 for gzip (default 6).
+    :param compression_threads: that zstd compresses with; default: one for each processor, at most 4.
     """
 
     template_fields: Sequence[str] = (
@@ -56,6 +62,9 @@ class RocksDBToFsspecOperator(RocksDBBaseOperator):
         max_workers: int = 4,
         max_bytes_per_second: int | None = None,
         allow_other_source: bool = False,
+        compression: Compression | None = None,
+        compression_level: int | None = None,
+        compression_threads: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -68,6 +77,9 @@ class RocksDBToFsspecOperator(RocksDBBaseOperator):
         self.max_workers = max_workers
         self.max_bytes_per_second = max_bytes_per_second
         self.allow_other_source = allow_other_source
+        self.compression = compression
+        self.compression_level = compression_level
+        self.compression_threads = compression_threads
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check the checkpoint and upload it; return what was sent."""
@@ -87,6 +99,9 @@ class RocksDBToFsspecOperator(RocksDBBaseOperator):
                 level=self.level,
                 app_metadata=describe_run(context),
                 allow_other_source=self.allow_other_source,
+                compression=self.compression,
+                compression_level=self.compression_level,
+                compression_threads=self.compression_threads,
                 options=TransferOptions(max_workers=self.max_workers, max_bytes_per_second=self.max_bytes_per_second),
                 stop=stop,
             )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +171,42 @@ def test_directory_layout(
     assert run.xcom("whole")["sequence_number"] == 1100
 
 
+def test_archive_layout(
+    run_dag: RunDag, live_db: Path, checkpoint_dir: Path, s3_server: Any, aws: None, tmp_path: Path
+) -> None:
+    """One compressed file, under a name of its own or under the one given, which a retry of the task takes as done."""
+    options = {"layout": "archive", "storage_conn_id": "store", "compression_level": 19, "compression_threads": 1}
+    run = run_dag(upload_dag("folder", checkpoint_dir, s3_server.url, **options))
+    assert run.state == "success"
+    (archive,) = s3_server.behind.iterdir()
+    assert re.fullmatch(rf"{live_db.name}-\d{{8}}T\d{{6}}Z\.tar\.zst", archive.name)
+    assert run.xcom("upload")["archive"] == f"{s3_server.url}/{archive.name}"
+    (tmp_path / "back").mkdir()
+    subprocess.run(["tar", "-xf", archive, "-C", tmp_path / "back"], check=True)
+    assert sorted(os.listdir(tmp_path / "back")) == sorted([*os.listdir(checkpoint_dir), "checkpoint-files.json"])
+    named = upload_dag("named", checkpoint_dir, f"{tmp_path}/{{{{ run_id }}}}.tar.gz", layout="archive")
+    runs = [run_dag(named), run_dag(upload_dag("again", checkpoint_dir, s3_server.url, **options))]
+    assert [run.xcom("upload")["reused"] for run in runs] == [False, True]
+    assert (tmp_path / f"{runs[0].run_id}.tar.gz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compression": "bzip2"}, "expected one of zstd, gzip, none"),
+        ({"compression": "gzip", "compression_level": 12}, "gzip takes a level from 1 to 9"),
+    ],
+)
+def test_wrong_compression(
+    run_dag: RunDag, checkpoint_dir: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    """An impossible compression is refused at the first try, and nothing is written."""
+    run = run_dag(upload_dag("compression", checkpoint_dir, tmp_path / "there", layout="archive", retries=2, **options))
+    assert run.tries == {"upload": ("failed", 1)}
+    assert message in run.log
+    assert not (tmp_path / "there").exists()
+
+
 def test_sensor_waits_on_a_storage(run_dag: RunDag, checkpoint_dir: Path, s3_server: Any, aws: None) -> None:
     """A copy on a storage that is not whole yet is waited for."""
     shutil.copytree(checkpoint_dir, s3_server.behind / "copy")
@@ -227,7 +265,7 @@ def test_unknown_layout(run_dag: RunDag, checkpoint_dir: Path, tmp_path: Path) -
     """An unknown layout is refused at the first try, and nothing is written."""
     run = run_dag(upload_dag("layout", checkpoint_dir, tmp_path / "repository", layout="tar", retries=2))
     assert run.tries == {"upload": ("failed", 1)}
-    assert "expected one of backup_engine, directory" in run.log
+    assert "expected one of backup_engine, directory, archive" in run.log
     assert not (tmp_path / "repository").exists()
 
 

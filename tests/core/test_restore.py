@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -281,7 +282,7 @@ def test_lock_is_held(repository: str, old: str, monkeypatch: pytest.MonkeyPatch
 
     def try_to_open(self: Any, **arguments: Any) -> None:
         code = f"from rocksdict import *; Rdict({old!r}, Options(raw_mode=True))"
-        said.append(subprocess.run(["python", "-c", code], capture_output=True, text=True, check=False).stderr)
+        said.append(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr)
         swap(self, **arguments)
 
     monkeypatch.setattr(BesidePlace, "_swap", try_to_open)

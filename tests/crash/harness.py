@@ -172,39 +172,42 @@ class Backup(Scenario):
 
 
 class Prune(Backup):
-    """All but the newest two backups are deleted, and what only they named; without a grace period, over two runs."""
+    """Of two backups and the objects of three more, already marked, only the newest backup is left."""
 
     def prepare(self) -> None:
         self.repository = self.place / "repository"
-        self.ids = []
-        self._more()
-
-    def _more(self) -> None:
-        for _ in range(3):
-            assert run_to_the_end(["backup", self.writer.db_dir, str(self.repository)]) == 0
-        self.ids = self.judge_repository()
+        self.template = self.place / "template"
+        for _ in range(5):
+            before = self.writer.acknowledged()
+            wait_until(lambda before=before: self.writer.acknowledged() > before + 1000)
+            assert run_to_the_end(["backup", self.writer.db_dir, str(self.template)]) == 0
+        shutil.copytree(self.template, self.repository)
+        marking = ["prune", str(self.repository), "--keep-last", "2", "--grace-period", "1d"]
+        assert run_to_the_end(marking) == 0
+        shutil.rmtree(self.template)
+        self.repository.rename(self.template)
+        shutil.copytree(self.template, self.repository)
 
     def command(self) -> list[str]:
-        return ["prune", str(self.repository), "--keep-last", "2", "--grace-seconds", "0"]
+        return ["prune", str(self.repository), "--keep-last", "1", "--grace-period", "0"]
 
     def committed(self) -> bool:
-        before, self.ids = self.ids, self.judge_repository()
-        assert self.ids[-2:] == before[-2:], f"of {before} only {self.ids} are left"
-        return len(self.ids) == 2
+        ids = self.judge_repository()
+        assert ids in ([4, 5], [5]), f"backups {ids}"
+        return ids == [5]
 
     def judge(self, acknowledged: int) -> None:
         assert run_to_the_end(self.command()) == 0  # what the first has marked, the second deletes
-        assert self.committed(), f"too many backups: {self.ids}"
-        named = {file.path for backup_id in self.ids for file in read_local_meta(self.repository, backup_id).files}
-        there = {str(path.relative_to(self.repository)) for path in (self.repository / "shared_checksum").iterdir()}
-        assert there == {path for path in named if path.startswith("shared_checksum/")}, (
-            "unreferenced files have stayed"
-        )
-        private = sorted(int(path.name) for path in (self.repository / "private").iterdir())
-        assert private == self.ids, f"private folders: {private}"
-        held = restore_with_aimrocks(self.repository, self.ids[0], self.place / "restored")
-        self.keys += held
-        self._more()
+        assert self.committed(), "backup 4 is still there"
+        named = {file.path for file in read_local_meta(self.repository, 5).files}
+        for folder in ("shared_checksum", "private/5"):
+            there = {f"{folder}/{path.name}" for path in (self.repository / folder).iterdir()}
+            litter = there - named - {"private/5/checkpoint.json", "private/5/rocksdict-config.json"}
+            assert not litter, f"litter: {litter}"
+        assert [path.name for path in (self.repository / "private").iterdir()] == ["5"], "private folders have stayed"
+        self.keys += restore_with_aimrocks(self.repository, 5, self.place / "restored")
+        shutil.rmtree(self.repository)
+        shutil.copytree(self.template, self.repository)
 
 
 class Restore(Scenario):
@@ -243,6 +246,8 @@ class Restore(Scenario):
 SCENARIOS: dict[str, type[Scenario]] = {
     "checkpoint": Checkpoint,
     "backup": Backup,
+    "prune": Prune,
+    "restore": Restore,
 }
 
 
