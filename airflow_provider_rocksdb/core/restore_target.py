@@ -329,10 +329,9 @@ class RestoreTarget:
                 continue
             if size > _MAX_OPTIONS_BYTES:
                 raise CorruptionError(f"{name}: {size} bytes; at most {_MAX_OPTIONS_BYTES} are read")
-            data = self._read(name)
-            fitted, changes = OptionsFile(data, name).for_copy(
-                self.manifest.comparators, wal_dir=self.paths.wal_dir or ""
-            )
+            options = OptionsFile(self._read(name), name)
+            elsewhere = self.paths.wal_dir if self.paths.wal_dir != self.paths.db_dir else None
+            fitted, changes = options.for_copy(self.manifest.comparators, wal_dir=elsewhere or "")
             if changes:
                 self._rewrite(name, fitted)
                 self.options_changes |= changes
