@@ -112,7 +112,9 @@ def restore_backup(
     :raises BusyError: when a process has the old database open, or another run restores there.
     :raises CorruptionError, IncompleteError: when the backup is damaged, or names what it must not.
     :raises NoSpaceError: with the bytes needed and available.
-    :raises InvalidArgumentError, AccessError, TransferError, CouldNotCheckError: …
+    :raises CouldNotCheckError: when what was fetched cannot be told to be a whole database.
+    :raises InvalidArgumentError: when directories lie within each other, or hold what is not RocksDB's.
+    :raises AccessError, TransferError: when the storage fails, or the place may not be written.
     :raises CancelledError: when ``stop`` was set.
     """
     storage = Storage(filesystem, root)
@@ -178,6 +180,7 @@ class _Restore:
         return self._result(found, {file.name: file.size for file in self.source.files})
 
     def run(self, target: RestoreTarget, *, delta: bool) -> RestoreResult:
+        """Build the database in the target, and commit it."""
         self.target = target
         replaced = target.replaces
         files = self.source.files
@@ -187,7 +190,8 @@ class _Restore:
             large = self._reserve(file for file in files if _is_large(file) and self._is_wanted(file))
         if delta:
             self._reuse(large)
-        missing = [item for item in large if item not in self.reused]
+        reused = {item.target for item in self.reused}
+        missing = [item for item in large if item.target not in reused]
         with self._saying_what_is_gone():
             if target.in_place and replaced:
                 target.require_space({item.target: item.size for item in missing}, emptied=True)

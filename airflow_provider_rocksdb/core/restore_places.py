@@ -19,22 +19,19 @@ directory before anything else is exchanged, and the real one, ``.restore.curren
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from airflow_provider_rocksdb.core import durable
-from airflow_provider_rocksdb.core.errors import BusyError, CorruptionError, ExistsError
+from airflow_provider_rocksdb.core.errors import BusyError, ExistsError
 from airflow_provider_rocksdb.core.ownership import Ownership
+from airflow_provider_rocksdb.core.restore_record import RECORD_NAME, Record, read_record
 
 logger = logging.getLogger(__name__)
 
-RECORD_NAME = "restore.json"
 STAGING_NAME, OLD_NAME = ".restore.tmp", ".restore.old"
 BLOCKED = b"A restore did not finish. Run it again: it puts the old database back first.\n"
 REAL_CURRENT_NAME = ".restore.current"
@@ -42,61 +39,13 @@ OURS = frozenset([RECORD_NAME, REAL_CURRENT_NAME, STAGING_NAME, OLD_NAME])
 KEPT = frozenset(["LOCK", "lost+found", ".checkpoints", STAGING_NAME, OLD_NAME])  # of a directory filled inside
 
 _CURRENT = "CURRENT"
-_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Record:
-    """What ``restore.json`` says once an exchange begins; ``roots``: path and kind, the DB directory first."""
-
-    id: str
-    roots: tuple[tuple[str, str], ...]
-    old: tuple[int, int] | None = None
-    new_names: tuple[str, ...] = ()
-    old_names: tuple[str, ...] = ()
-
-    def encode(self) -> bytes:
-        """As JSON."""
-        return json.dumps({"format": _FORMAT, **vars(self)}).encode() + b"\n"
-
-
-def read_record(directory: str) -> Record | None:
-    """Read a directory's ``restore.json``; None when there is none, or an empty one.
-
-    :raises CorruptionError: when it is not one of ours.
-    """
-    path = os.path.join(directory, RECORD_NAME)
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if not data:
-        return None
-    try:
-        values = json.loads(data)
-        if values.pop("format") != _FORMAT:
-            raise ValueError("unknown format")
-        values["roots"] = tuple((str(root), str(kind)) for root, kind in values["roots"])
-        values["old"] = None if values["old"] is None else (int(values["old"][0]), int(values["old"][1]))
-        for name in ("new_names", "old_names"):
-            values[name] = tuple(_plain(item) for item in values[name])
-        return Record(**values)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise CorruptionError(f"{path}: not a record of a restore: {type(error).__name__}: {error}") from None
-
-
-def _plain(name: Any) -> str:
-    if not isinstance(name, str) or name in ("", ".", "..") or "/" in name:
-        raise ValueError(f"{name!r} is not a file name")
-    return name
 
 
 class Place:
     """A directory that is replaced as a whole: what is common to both kinds.
 
     :param root: the directory's real path; it need not be there.
-    :param kept: names in it that stay where they are.
+    :param staging: where its successor is built.
     """
 
     kind = ""
@@ -242,7 +191,10 @@ class BesidePlace(Place):
 
 
 class InsidePlace(Place):
-    """A directory that stays, and whose entries are replaced."""
+    """A directory that stays, and whose entries are replaced.
+
+    :param kept: names in it that stay where they are, beside :data:`KEPT`.
+    """
 
     kind = "inside"
 
@@ -252,8 +204,14 @@ class InsidePlace(Place):
         self.kept = KEPT | set(kept)
 
     def _check_litter(self) -> None:
-        if os.path.lexists(self.old):
-            shutil.rmtree(self.old)
+        if not os.path.lexists(self.old):
+            return
+        if os.path.lexists(os.path.join(self.old, _CURRENT)) and is_blocked(self.root):
+            raise ExistsError(
+                f"{self.old}: holds the old database, and how it got there cannot be told (no {RECORD_NAME}); move its "
+                f"files back to {self.root}, CURRENT last"
+            )
+        shutil.rmtree(self.old)
 
     def old_names(self) -> list[str]:
         """Entries that are to be replaced."""
@@ -269,7 +227,8 @@ class InsidePlace(Place):
         os.mkdir(self.old, 0o700)
         if _CURRENT in new:
             if _CURRENT in old:
-                os.link(self._path(_CURRENT), os.path.join(self.old, _CURRENT), follow_symlinks=False)
+                with open(self._path(_CURRENT), "rb") as file:
+                    self.ownership.write_file(os.path.join(self.old, _CURRENT), file.read())
             durable.fsync_directory(self.old)
             os.replace(os.path.join(self.staging, _CURRENT), self._path(_CURRENT))
             durable.fsync_directory(self.root)
@@ -295,8 +254,6 @@ class InsidePlace(Place):
             if os.path.lexists(os.path.join(self.old, name)):
                 durable.fsync_directory(self.root)
                 os.replace(os.path.join(self.old, name), self._path(name))
-                with contextlib.suppress(FileNotFoundError):  # between two links of one file a rename does nothing
-                    os.unlink(os.path.join(self.old, name))
         if _CURRENT in record.new_names and _CURRENT not in record.old_names:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path(_CURRENT))
@@ -369,15 +326,11 @@ def undo_unfinished(db_dir: str) -> bool:
 
     :raises BusyError: when that run is not dead.
     """
-    try:
-        with open(os.path.join(db_dir, _CURRENT), "rb") as file:
-            if file.read(len(BLOCKED) + 1) != BLOCKED:
-                return False
-        descriptor = durable.lock_directory(db_dir)
-    except FileNotFoundError:
+    if not is_blocked(db_dir):
         return False
+    descriptor = durable.lock_directory(db_dir)
     try:
-        record = read_record(db_dir) or read_record(os.path.join(db_dir, STAGING_NAME))
+        record = read_record(os.path.join(db_dir, STAGING_NAME)) or read_record(db_dir)
         if record is None:  # of a restore in place, which has emptied the directory first
             return False
         for root, kind in reversed(record.roots):
@@ -386,6 +339,15 @@ def undo_unfinished(db_dir: str) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def is_blocked(db_dir: str) -> bool:
+    """Whether a DB directory's CURRENT is the one that no RocksDB opens."""
+    try:
+        with open(os.path.join(db_dir, _CURRENT), "rb") as file:
+            return file.read(len(BLOCKED) + 1) == BLOCKED
+    except FileNotFoundError:
+        return False
 
 
 def read_mount_points() -> list[str]:

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.completeness import check_completeness
+from airflow_provider_rocksdb.core.database_lock import require_closed
 from airflow_provider_rocksdb.core.errors import (
     CorruptionError,
     IncompleteError,
@@ -146,7 +146,7 @@ class _Repository:
 def _describe_directory(storage: Storage, options: TransferOptions, stop: threading.Event | None) -> Source:
     """List the files of a database as it is; it must be whole, and at rest."""
     if storage.is_local:
-        durable.require_closed(storage.path(""))
+        require_closed(storage.path(""))
     found = check_completeness(storage.path(""), filesystem=storage.own_file_system(), stop=stop)
     found.raise_for_state()
     names = options.retry(lambda: storage.list(""), storage, storage.url, stop)

@@ -24,31 +24,29 @@ import contextlib
 import dataclasses
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.completeness import Completeness, Level, check_completeness
+from airflow_provider_rocksdb.core.database_lock import locked_database, require_closed
 from airflow_provider_rocksdb.core.errors import (
     CorruptionError,
     ExistsError,
     InvalidArgumentError,
-    NoSpaceError,
 )
 from airflow_provider_rocksdb.core.format.filename import FileName, FileType, decode_current, parse_file_name
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records
-from airflow_provider_rocksdb.core.format.manifest import ManifestReader
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
 from airflow_provider_rocksdb.core.format.version_edit import clear_path_ids
 from airflow_provider_rocksdb.core.paths import DatabasePaths
+from airflow_provider_rocksdb.core.restore_manifest import RestoredManifest, read_restored_manifest
 from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME, parse_restored_name
 from airflow_provider_rocksdb.core.restore_places import (
     BLOCKED,
     OLD_NAME,
     OURS,
     REAL_CURRENT_NAME,
-    RECORD_NAME,
     STAGING_NAME,
     InsidePlace,
     Place,
@@ -56,9 +54,9 @@ from airflow_provider_rocksdb.core.restore_places import (
     plan_places,
     undo_unfinished,
 )
+from airflow_provider_rocksdb.core.restore_record import RECORD_NAME
 
 _CURRENT = "CURRENT"
-_BLOCK_BYTES = 4096  # what file systems give at a time
 _MAX_CURRENT_BYTES = 4096
 _MAX_OPTIONS_BYTES = 64 * 1024 * 1024
 _BESIDE_ROCKSDBS = frozenset([CONFIG_NAME, "checkpoint.json", "archive"])
@@ -76,10 +74,7 @@ class RestoreTarget:
         self.files: dict[str, int] = {}  # names reserved, with their sizes in bytes
         self._directories = self.paths.all_dirs()
         self._keys: dict[tuple[FileType | None, int], str] = {}
-        self._families: dict[int, bytes] | None = None  # of SST and blob files, by file number
-        self._comparators: dict[bytes, str] = {}
-        self._manifest = ""
-        self._has_path_ids = False
+        self._manifest: RestoredManifest | None = None  # from read_manifest() on
         self._database_lock = contextlib.ExitStack()
         self._held = False
         self.is_emptied = False  # the old database was removed
@@ -115,7 +110,10 @@ class RestoreTarget:
         :raises InvalidArgumentError: when something is there that is not RocksDB's, or is another database.
         :raises BusyError: when a process has the database open.
         """
-        durable.require_closed(self.paths.db_dir)
+        require_closed(self.paths.db_dir)
+        self._check_content()
+
+    def _check_content(self) -> None:
         for directory in self._directories:
             names = self._obstacles(directory)
             if names and not self.replace:
@@ -175,9 +173,7 @@ class RestoreTarget:
         if parsed and parsed.type is FileType.WAL:
             return self.paths.wal_dir or self.paths.db_dir
         if parsed and parsed.type in _SHARED_TYPES:
-            if self._families is None:
-                raise AssertionError("read_manifest comes before SST and blob files")
-            return self.paths.table_dir(self._families.get(parsed.number, b"default"), 0)
+            return self.paths.table_dir(self.manifest.families.get(parsed.number, b"default"), 0)
         return self.paths.db_dir
 
     def create_file(self, path: str) -> int:
@@ -192,7 +188,14 @@ class RestoreTarget:
     def is_live(self, name: str) -> bool:
         """Whether the MANIFEST that was read has an SST or blob file."""
         parsed = parse_file_name(name)
-        return parsed is not None and self._families is not None and parsed.number in self._families
+        return parsed is not None and parsed.number in self.manifest.families
+
+    @property
+    def manifest(self) -> RestoredManifest:
+        """What :meth:`read_manifest` has found."""
+        if self._manifest is None:
+            raise AssertionError("read_manifest comes before SST and blob files")
+        return self._manifest
 
     def read_manifest(self, name: str | None = None) -> None:
         """Read the MANIFEST that was created.
@@ -201,29 +204,17 @@ class RestoreTarget:
         :raises CorruptionError: when CURRENT names none that was reserved, or it is damaged.
         :raises InvalidArgumentError: when ``cf_paths`` names a column family that is not there.
         """
-        self._manifest = name or self._read_current()
-        reader = ManifestReader(self._manifest)
-        descriptor = os.open(self._staged_file(self._manifest), os.O_RDONLY)
-        try:
-            reader.read(lambda offset, length: durable.pread(descriptor, offset, length), self.files[self._manifest])
-        finally:
-            os.close(descriptor)
-        self._families = {}
-        for family in reader.version.column_families.values():
-            self._comparators[family.name] = family.comparator
-            for table in family.tables.values():
-                self._families[table.number] = family.name
-                self._has_path_ids = self._has_path_ids or table.path_id != 0
-            for blob in family.live_blobs():
-                self._families[blob.number] = family.name
-        known = [os.fsdecode(name) for name in self._comparators]
-        for name in sorted(set(self.paths.cf_paths) - set(known)):
+        name = name or self._read_current()
+        manifest = read_restored_manifest(name, self._staged_file(name), self.files[name])
+        known = sorted(os.fsdecode(family) for family in manifest.comparators)
+        for family in sorted(set(self.paths.cf_paths) - set(known)):
             raise InvalidArgumentError(
-                f"cf_paths: the backup has no column family {name!r}; it has {', '.join(map(repr, sorted(known)))}"
+                f"cf_paths: the backup has no column family {family!r}; it has {', '.join(map(repr, known))}"
             )
+        self._manifest = manifest
 
     def _read_current(self) -> str:
-        if not {_CURRENT} <= set(self.files) or self.files[_CURRENT] > _MAX_CURRENT_BYTES:
+        if _CURRENT not in self.files or self.files[_CURRENT] > _MAX_CURRENT_BYTES:
             raise CorruptionError(
                 f"CURRENT: expected at most {_MAX_CURRENT_BYTES} bytes, got {self.files.get(_CURRENT)}"
             )
@@ -238,26 +229,14 @@ class RestoreTarget:
         :param emptied: count as free what :meth:`empty` will free.
         :raises NoSpaceError: with the bytes needed and available.
         """
-        needed: dict[int, int] = {}
-        directories: dict[int, str] = {}
-        for path, size in sizes.items():
-            directory = os.path.dirname(path)
-            device = os.stat(directory).st_dev
-            directories.setdefault(device, directory)
-            needed[device] = needed.get(device, 0) + -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
         freed: dict[int, int] = {}
         for place in self._places if emptied else ():
             if isinstance(place, InsidePlace):
                 device = os.stat(place.root).st_dev
                 freed[device] = freed.get(device, 0) + place.reclaimable_bytes()
-        for device, directory in directories.items():
-            available = shutil.disk_usage(directory).free + freed.get(device, 0)
-            if needed[device] > available:
-                way_out = "" if self.in_place else ", or restore in place, which removes the old database first"
-                raise NoSpaceError(
-                    f"{directory}: {needed[device]} bytes are needed, {available} are available; free "
-                    f"{needed[device] - available} bytes, or name a place on another file system{way_out}"
-                )
+        durable.require_space_for(
+            sizes, freed, "" if self.in_place else ", or restore in place, which removes the old database first"
+        )
 
     def empty(self) -> None:
         """Remove what is to be replaced now, to make room: only in place."""
@@ -273,7 +252,7 @@ class RestoreTarget:
         :raises BusyError: when one has it open.
         """
         if not self._held:
-            self._database_lock.enter_context(durable.locked_database(self.paths.db_dir))
+            self._database_lock.enter_context(locked_database(self.paths.db_dir))
             self._held = True
 
     def commit(self, level: Level) -> Completeness:
@@ -288,16 +267,9 @@ class RestoreTarget:
         for place in self._places:
             place.lock_root()
         self.hold_database()
-        self.check_replaceable_again()
+        self._check_content()  # something may have appeared meanwhile
         self._exchange()
         return found
-
-    def check_replaceable_again(self) -> None:
-        """Check that nothing has appeared since that may not be replaced; the database is locked by now."""
-        if not self.replace:
-            for place in self._places:
-                if self._obstacles(place.root):
-                    raise ExistsError(f"{place.root}: has appeared meanwhile; name another place, or allow replace")
 
     def _exchange(self) -> None:
         main = self._places[0]
@@ -357,15 +329,17 @@ class RestoreTarget:
                 continue
             if size > _MAX_OPTIONS_BYTES:
                 raise CorruptionError(f"{name}: {size} bytes; at most {_MAX_OPTIONS_BYTES} are read")
-            data = self._read(name)
-            fitted, changes = OptionsFile(data, name).for_copy(self._comparators, wal_dir=self.paths.wal_dir or "")
+            options = OptionsFile(self._read(name), name)
+            elsewhere = self.paths.wal_dir if self.paths.wal_dir != self.paths.db_dir else None
+            fitted, changes = options.for_copy(self.manifest.comparators, wal_dir=elsewhere or "")
             if changes:
                 self._rewrite(name, fitted)
                 self.options_changes |= changes
 
     def _fit_manifest(self) -> None:
-        if self._has_path_ids:
-            self._rewrite(self._manifest, rewrite_records(self._read(self._manifest), self._manifest, clear_path_ids))
+        name = self.manifest.name
+        if self.manifest.has_path_ids:
+            self._rewrite(name, rewrite_records(self._read(name), name, clear_path_ids))
 
     def _staged_paths(self) -> DatabasePaths:
         paths = self.paths

@@ -497,7 +497,6 @@ def test_no_permission(repository: str, public_path: Path) -> None:
     shutil.copytree(repository, public_path / "repository")
     subprocess.run(["chmod", "-R", "a+rX", public_path], check=True)
     code = """
-from airflow_provider_rocksdb.core.restore import restore_backup
 try:
     restore_backup(LocalFileSystem(), arguments["repository"], DatabasePaths(arguments["target"]), replace=True)
 except AccessError as error:
@@ -520,7 +519,6 @@ def test_unreadable_repository(repository: str, public_path: Path) -> None:
     (public_path / "place").mkdir()
     os.chown(public_path / "place", NOBODY, NOBODY)
     code = """
-from airflow_provider_rocksdb.core.restore import restore_backup
 try:
     restore_backup(LocalFileSystem(), arguments["repository"], DatabasePaths(arguments["target"]))
 except AccessError as error:

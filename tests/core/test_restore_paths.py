@@ -83,6 +83,13 @@ def test_wal_dir_that_options_name_already(tmp_path: Path) -> None:
     database.close()
 
 
+def test_wal_dir_is_the_db_dir(repository: str, tmp_path: Path) -> None:
+    """A ``wal_dir`` that is the DB directory needs no word in OPTIONS: a copy of the directory would lead back here."""
+    db_dir = str(tmp_path / "restored")
+    assert restore_backup(LOCAL, repository, DatabasePaths(db_dir, f"{db_dir}/")).options_changes == {}
+    assert open_and_count(db_dir, options()) == [1500, 1500]
+
+
 def test_wal_dir_below_the_database(repository: str, tmp_path: Path) -> None:
     """A ``wal_dir`` inside the DB directory is replaced together with it, in one exchange."""
     db_dir = str(tmp_path / "restored")

@@ -17,7 +17,8 @@ from airflow_provider_rocksdb.core.errors import BusyError, CorruptionError, Exi
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.repository import create_backup
 from airflow_provider_rocksdb.core.restore import restore_backup
-from airflow_provider_rocksdb.core.restore_places import BLOCKED, RECORD_NAME, plan_places, read_record, undo_unfinished
+from airflow_provider_rocksdb.core.restore_places import BLOCKED, plan_places, undo_unfinished
+from airflow_provider_rocksdb.core.restore_record import RECORD_NAME, read_record
 from tests.core.databases import DYING, count_keys, fingerprint, mounted, names, put, run_child
 from tests.core.repositories import build_old, take
 
@@ -305,6 +306,18 @@ def test_exchange_fails_and_so_does_its_undoing(repository: str, place: str, mon
     database.close()
     restore_backup(LOCAL, repository, target, replace=True)
     assert sorted(os.listdir(place)) == ["fast", "restored", "slow", "wal"]
+
+
+def test_old_database_that_nothing_is_known_of(repository: str, other_file_system: str) -> None:
+    """Where a record was lost, the old database in its waiting place is not taken for litter."""
+    build_old_one({"db_dir": other_file_system})
+    waiting = Path(other_file_system, ".restore.old")
+    waiting.mkdir()
+    shutil.copy(f"{other_file_system}/CURRENT", waiting)
+    Path(other_file_system, "CURRENT").write_bytes(BLOCKED)
+    with pytest.raises(ExistsError, match=r"\.restore\.old: holds the old database"):
+        restore_backup(LOCAL, repository, DatabasePaths(other_file_system), replace=True)
+    assert (waiting / "CURRENT").read_text().startswith("MANIFEST-")
 
 
 def test_locked_leftover(repository: str, place: str) -> None:
