@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_rocksdb.cli.arguments import parse_arguments
+from airflow_provider_rocksdb.cli.commands import COMMANDS
 from airflow_provider_rocksdb.core import errors
 
 ROOT = Path(__file__).parent.parent
@@ -67,7 +69,7 @@ def test_errors() -> None:
 def test_shell_commands_parse() -> None:
     """Every shell command in the README is a right one, and every command and state is named."""
     commands = [line for _, code in BLOCKS for line in code.splitlines() if line.startswith("python -m airflow_prov")]
-    assert {parse_arguments(shlex.split(line)[3:]).command for line in commands} == {"checkpoint", "check", "backup"}
+    assert {parse_arguments(shlex.split(line.lstrip(" $"))[3:]).command for line in commands} == set(COMMANDS)
 
 
 def test_exit_statuses() -> None:
@@ -82,7 +84,7 @@ def test_layout_is_the_tree() -> None:
     """The layout names every module of the package, and nothing that is not there."""
     (code,) = [code for _, code in BLOCKS if code.startswith("airflow_provider_rocksdb/")]
     named, parents = set(), []
-    for line in code.splitlines():
+    for line in filter(None, code.splitlines()):
         name = line.split()[0]
         depth = (len(line) - len(line.lstrip())) // 2
         parents[depth:] = [name]
@@ -95,27 +97,33 @@ def test_layout_is_the_tree() -> None:
 def test_operators_and_their_parameters() -> None:
     """The table of operators names each operator and sensor with its own parameters, all of them."""
     rows = table(section("Operators"))
-    written = {re.findall(r"`(\w+)`", row[0])[0]: re.findall(r"`(\w+)`", row[2]) for row in rows}
-    assert written == {name: own_parameters(name) for name in written}
+    written = {re.findall(r"`(\w+)`", row[0])[0]: sorted(re.findall(r"`(\w+)`", row[2])) for row in rows}
+    assert written == {name: sorted(own_parameters(name)) for name in written}
     defined = [
         node.name
         for folder in ("operators", "sensors", "transfers")
-        for path in (ROOT / "airflow_provider_rocksdb" / folder).glob("*.py")
+        for path in (ROOT / "airflow_provider_rocksdb" / folder).glob("*rocksdb*.py")
         for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name != "RocksDBBaseOperator"
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     ]
     assert sorted(written) == sorted(defined)
 
 
 def own_parameters(class_name: str) -> list[str]:
-    from airflow_provider_rocksdb.operators import rocksdb as operators
-    from airflow_provider_rocksdb.sensors import rocksdb as sensors
-    from airflow_provider_rocksdb.transfers import fsspec_to_rocksdb, rocksdb_to_fsspec
+    """Parameters of a class and of its bases below RocksDBBaseOperator."""
+    from airflow_provider_rocksdb.operators.base import RocksDBBaseOperator
 
-    modules = (operators, sensors, fsspec_to_rocksdb, rocksdb_to_fsspec)
-    (found,) = {vars(module)[class_name] for module in modules if class_name in vars(module)}
-    parameters = inspect.signature(found.__init__).parameters
-    return [name for name, p in parameters.items() if name != "self" and p.kind is not p.VAR_KEYWORD]
+    modules = ("operators.rocksdb", "sensors.rocksdb", "transfers.rocksdb_to_fsspec", "transfers.fsspec_to_rocksdb")
+    found = [vars(importlib.import_module(f"airflow_provider_rocksdb.{name}")).get(class_name) for name in modules]
+    (kind,) = {kind for kind in found if kind is not None}
+    ours = [base for base in kind.__mro__ if base.__module__.startswith("airflow_provider_rocksdb.")]
+    return [
+        name
+        for base in ours[: ours.index(RocksDBBaseOperator)]
+        if "__init__" in vars(base)
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+        if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
+    ]
 
 
 def test_links_lead_somewhere() -> None:

@@ -87,7 +87,7 @@ def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
         result = _upload(arguments.directory, place, arguments, stop)
     else:
         result = _checkpoint_and_upload(place, arguments, stop)
-    done = Outcome("done", f"{arguments.backup_dir}: {result}", result)
+    done = Outcome("done", f"{arguments.backup_dir}: {_describe_upload(result)}", result)
     if arguments.policy is None:
         return done
     pruned = prune(arguments, stop)
@@ -238,4 +238,13 @@ def _upload(
         compression_threads=arguments.compression_threads,
         options=TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second),
         stop=stop,
+    )
+
+
+def _describe_upload(result: dict[str, Any]) -> str:
+    what = f"backup {result['backup_id']}" if "backup_id" in result else result.get("archive") or "a copy"
+    sent = result["archive_bytes"] if "archive_bytes" in result else result["uploaded_bytes"]
+    return (
+        f"{what} of {result['file_count']} files, {result['total_bytes']} bytes ({sent} sent), up to sequence number "
+        f"{result['sequence_number']}, in {result['seconds']:.2f} s"
     )
