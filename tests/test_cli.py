@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -126,6 +127,9 @@ def listing(directory: Path) -> dict[str, tuple[int, int, int, int]]:
         ("backup", "db", "there.tar.gz", "--layout", "archive", "--compression", "zstd"),
         ("backup", "db", "there.tar.zst"),
         ("backup", "db", "s3://user:secret@bucket/path"),
+        ("backup", "db", "there", "--keep-last", "-2"),
+        ("backup", "db", "there", "--keep-within", "soon"),
+        ("backup", "db", "there", "--layout", "directory", "--keep-last", "2"),
         ("list",),
         ("list", "backups", "--wal-dir", "wal"),
         ("verify", "s3://user:secret@bucket/path"),
@@ -284,6 +288,35 @@ def test_check_could_not_look(tmp_path: Path) -> None:
     assert run_json("check", tmp_path / "nothing", status=1)["state"] == "incomplete"
     unknown = run_json("check", "unheard-of://bucket/path", status=1)
     assert (unknown["state"], "unheard-of" in unknown["error"]) == ("could_not_check", True)
+
+
+def test_bar(db_dir: Path, tmp_path: Path) -> None:
+    """On a terminal a bar is drawn over itself, and log lines of the transfer are not."""
+    here, there = os.openpty()
+    command = [*COMMAND, "backup", str(db_dir), str(tmp_path / "repository")]
+    with subprocess.Popen(command, stderr=there, stdout=subprocess.DEVNULL) as child:
+        os.close(there)
+        shown = b""
+        with contextlib.suppress(OSError):  # what a terminal says when nobody holds its other end
+            while piece := os.read(here, 65536):
+                shown += piece
+    os.close(here)
+    assert child.returncode == 0, shown
+    text = shown.decode()
+    assert re.search(r"\r\x1b\[K\[#{20}\] 100% uploaded 1 of 1 files", text)
+    assert f"{tmp_path / 'repository'}: uploaded" not in text
+
+
+def test_backup_and_prune(db_dir: Path, tmp_path: Path) -> None:
+    """With --keep-… backups beyond the policy are deleted after the upload, and the plan is printed."""
+    for _ in range(2):
+        run_json("backup", db_dir, tmp_path / "repository")
+    done = run("backup", db_dir, tmp_path / "repository", "--keep-last", "2")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^ +1  .*  remove  no rule keeps it$", done.stdout, re.MULTILINE)
+    assert done.stdout.splitlines()[-1].startswith(f"done: {tmp_path / 'repository'}: backup 3 of ")
+    result = run_json("backup", db_dir, tmp_path / "repository", "--keep-last", "1")
+    assert (result["backup_id"], result["prune"]["removed_backups"]) == (4, [2, 3])
 
 
 def test_backup_into_an_archive(db_dir: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rocksdb.cli import storage
+from airflow_provider_rocksdb.cli.progress import transfer_options
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
     done = Outcome("done", f"{arguments.backup_dir}: {_describe_upload(result)}", result)
     if arguments.policy is None:
         return done
-    pruned = prune(arguments, stop)
+    pruned = _prune(arguments, stop, dry_run=False)
     return Outcome(pruned.state, done.line, {**result, "prune": pruned.details}, (*pruned.lines, pruned.line))
 
 
@@ -126,7 +127,6 @@ def list_(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
 
 def verify(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
     """Verify backups of a repository."""
-    from airflow_provider_rocksdb.core.transfer import TransferOptions
     from airflow_provider_rocksdb.core.verify import verify_backups
 
     filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
@@ -139,7 +139,7 @@ def verify(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
         sample_percent=arguments.sample,
         scratch_dir=arguments.scratch_dir,
         timeout_seconds=arguments.timeout_seconds,
-        options=TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second),
+        options=transfer_options(arguments.max_bytes_per_second),
         stop=stop,
     )
     line = f"{arguments.backup_dir}: {report.reason or report.summary}"
@@ -148,6 +148,10 @@ def verify(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
 
 def prune(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
     """Delete backups by policy, and in time what only they needed."""
+    return _prune(arguments, stop, dry_run=arguments.dry_run)
+
+
+def _prune(arguments: argparse.Namespace, stop: threading.Event, *, dry_run: bool) -> Outcome:
     from airflow_provider_rocksdb.core.prune import prune_backups
 
     filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
@@ -155,7 +159,7 @@ def prune(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
         filesystem,
         root,
         arguments.policy,
-        dry_run=arguments.dry_run,
+        dry_run=dry_run,
         grace_seconds=arguments.grace_period,
         stop=stop,
     )
@@ -168,7 +172,6 @@ def prune(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
 def restore(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
     """Restore a database."""
     from airflow_provider_rocksdb.core.restore import restore_backup
-    from airflow_provider_rocksdb.core.transfer import TransferOptions
 
     filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
     result = restore_backup(
@@ -179,7 +182,7 @@ def restore(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
         replace=arguments.replace,
         delta=arguments.delta,
         in_place=arguments.in_place,
-        options=TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second),
+        options=transfer_options(arguments.max_bytes_per_second),
         stop=stop,
     )
     what = f"backup {result.backup_id}" if result.backup_id else "database"
@@ -225,7 +228,6 @@ def _is_checkpoint(directory: str) -> bool:
 def _upload(
     directory: str, place: tuple[AbstractFileSystem, str], arguments: argparse.Namespace, stop: threading.Event
 ) -> dict[str, Any]:
-    from airflow_provider_rocksdb.core.transfer import TransferOptions
     from airflow_provider_rocksdb.core.upload import upload_checkpoint
 
     return upload_checkpoint(
@@ -236,7 +238,7 @@ def _upload(
         compression=arguments.compression,
         compression_level=arguments.compression_level,
         compression_threads=arguments.compression_threads,
-        options=TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second),
+        options=transfer_options(arguments.max_bytes_per_second),
         stop=stop,
     )
 

@@ -1,11 +1,22 @@
-"""What a command says on stderr while it works: log lines, and on a terminal a bar."""
+"""What a command says on stderr while it works: log lines, and on a terminal a bar instead of how far it is."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_rocksdb.core.progress import Progress
+    from airflow_provider_rocksdb.core.transfer import TransferOptions
+
+_BAR_WIDTH = 20
+_DRAW_SECONDS = 0.2
+_CLEAR_LINE = "\r\x1b[K"
+_TRANSFER_LOGGER = "airflow_provider_rocksdb.core.transfer"
 
 
 @contextlib.contextmanager
@@ -13,7 +24,9 @@ def show_progress() -> Iterator[None]:
     """Send this package's log to stderr for the length of the block."""
     logger = logging.getLogger("airflow_provider_rocksdb")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(logging.Formatter(f"{_CLEAR_LINE}%(message)s" if sys.stderr.isatty() else "%(message)s"))
+    if sys.stderr.isatty():
+        handler.addFilter(lambda record: record.name != _TRANSFER_LOGGER or record.levelno > logging.INFO)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -22,3 +35,21 @@ def show_progress() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
+
+
+def transfer_options(max_bytes_per_second: int | None) -> TransferOptions:
+    """Return the options of a transfer that this command shows."""
+    from airflow_provider_rocksdb.core.transfer import TransferOptions
+
+    if not sys.stderr.isatty():
+        return TransferOptions(max_bytes_per_second=max_bytes_per_second)
+    return TransferOptions(max_bytes_per_second=max_bytes_per_second, progress_seconds=_DRAW_SECONDS, on_progress=_draw)
+
+
+def _draw(progress: Progress) -> None:
+    share = progress.bytes / progress.total_bytes if progress.total_bytes else 1.0
+    bar = ("#" * round(share * _BAR_WIDTH)).ljust(_BAR_WIDTH, "-")
+    line = f"[{bar}] {share:4.0%} {progress}"[: shutil.get_terminal_size().columns - 1]
+    is_done = progress.files == progress.total_files
+    sys.stderr.write(f"{_CLEAR_LINE}{line}" + ("\n" if is_done else ""))
+    sys.stderr.flush()

@@ -44,6 +44,36 @@ def test_two_runs(run_dag: RunDag, live_db: Path, tmp_path: Path) -> None:
     assert temporary_checkpoints(live_db) == []
 
 
+def test_retention(run_dag: RunDag, live_db: Path, tmp_path: Path) -> None:
+    """After the upload the backups that the policy does not keep are gone; the newest is restored by stock RocksDB."""
+    repository = tmp_path / "repository"
+    dag = backup_dag(
+        "kept", db_dir=str(live_db), backup_dir=str(repository), retention={"keep_last": 1}, grace_seconds=0
+    )
+    results = [run_dag(dag).xcom("backup") for _ in range(3)]
+    assert [result["prune"]["removed_backups"] for result in results] == [[], [1], [2]]
+    assert list_with_aimrocks(repository) == [3]
+    assert restore_with_aimrocks(repository, 3, tmp_path / "restored") == 1100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"retention": {}}, "would keep no backup"),
+        ({"retention": {"keep_all": 1}}, "unknown keep_all; known are keep_last"),
+        ({"retention": {"keep_last": 1}, "layout": "archive"}, "goes with layout backup_engine"),
+    ],
+)
+def test_bad_retention(run_dag: RunDag, live_db: Path, tmp_path: Path, arguments: dict[str, Any], words: str) -> None:
+    """A policy that makes no sense is refused before anything is done, and not tried again."""
+    run = run_dag(
+        backup_dag("bad", db_dir=str(live_db), backup_dir=str(tmp_path / "repository"), retries=2, **arguments)
+    )
+    assert run.tries == {"backup": ("failed", 1)}
+    assert words in run.log
+    assert not (tmp_path / "repository").exists()
+
+
 def test_exclusive(run_dag: RunDag, stopped_db: Path, tmp_path: Path) -> None:
     """Mode "exclusive" backs up a stopped database through RocksDB itself; nothing lies beside it afterwards."""
     repository = tmp_path / "repository"
