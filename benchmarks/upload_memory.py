@@ -40,9 +40,9 @@ def measure_all(directory: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
             ("s3", "s3", options, "bucket/there"),
             ("local", "file", {}, f"{directory}/there"),
         ):
-            for title, what, settings in UPLOADS:
-                name = title.partition(" as ")[2].partition(",")[0]
-                place = root if what == "files" else f"{root}/x{name}"
+            for number, (title, what, settings) in enumerate(UPLOADS):
+                ending = title.partition(" as ")[2].partition(",")[0]
+                place = root if what == "files" else f"{root}/{number}{ending}"
                 yield title, kind, measure(what, directory / what, protocol, storage_options, place, **settings)
                 shutil.rmtree(directory / "there", ignore_errors=True)
 
