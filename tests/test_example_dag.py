@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_rocksdb.core.format.backup_meta import decode_backup_meta
+from tests.programs import run_ldb
 
 EXAMPLE = Path(__file__).parent.parent / "example_dags" / "example_rocksdb_backup.py"
 
@@ -32,7 +33,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def directory_of(text: str) -> Path:
-    (path,) = re.findall(r"^Delete (\S+) ", text, re.MULTILINE)
+    (path,) = re.findall(r" Delete (\S+) when ", text)
     return Path(path)
 
 
@@ -70,10 +71,8 @@ def test_tree_is_the_repository(printed: str) -> None:
 def test_held_is_true_by_stock_rocksdb(printed: str) -> None:
     """The printed command restores the last backup with stock RocksDB, which finds as many keys as were printed."""
     (command,) = re.findall(r"^  (ldb restore .*)$", printed, re.MULTILINE)
-    subprocess.run(shlex.split(command), check=True, capture_output=True)
-    restored = directory_of(printed) / "restored"
-    scan = ["ldb", "scan", f"--db={restored}", "--no_value", "--ignore_unknown_options"]
-    keys = subprocess.run(scan, check=True, capture_output=True, text=True).stdout.splitlines()
+    run_ldb(*shlex.split(command)[1:])
+    keys = run_ldb("scan", f"--db={directory_of(printed) / 'restored'}", "--no_value").splitlines()
     assert len(keys) == numbers(printed, r"held by backup \d")[-1]
     assert keys[-1].rstrip(" :") == f"{len(keys) - 1:012d}"
 

@@ -1,4 +1,4 @@
-"""The three commands: arguments in, the core's calls, a small result out."""
+"""The commands: arguments in, the core's calls, a small result out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rocksdb.cli import storage
-from airflow_provider_rocksdb.core.errors import CorruptionError
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 if TYPE_CHECKING:
@@ -23,11 +22,13 @@ class Outcome:
     :param state: ``done``, or what a check says: ``complete``, ``incomplete``, ``corrupt``, ``could_not_check``
     :param line: the same for a reader
     :param details: the same for a program
+    :param lines: more for a reader: a table, or every problem
     """
 
     state: str
     line: str
     details: dict[str, Any] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
 
 
 def checkpoint(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
@@ -80,28 +81,124 @@ def check(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
 
 
 def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
-    """Upload a checkpoint of ours as it is, and anything else through a live checkpoint."""
-    from airflow_provider_rocksdb.cli.temporary import temporary_checkpoint
+    """Upload a checkpoint of ours as it is, and anything else through a live checkpoint; then prune by policy."""
+    place = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
+    if arguments.no_checkpoint or _is_checkpoint(arguments.directory):
+        result = _upload(arguments.directory, place, arguments, stop)
+    else:
+        result = _checkpoint_and_upload(place, arguments, stop)
+    done = Outcome("done", f"{arguments.backup_dir}: {result}", result)
+    if arguments.policy is None:
+        return done
+    pruned = prune(arguments, stop)
+    return Outcome(pruned.state, done.line, {**result, "prune": pruned.details}, (*pruned.lines, pruned.line))
+
+
+def _checkpoint_and_upload(
+    place: tuple[AbstractFileSystem, str], arguments: argparse.Namespace, stop: threading.Event
+) -> dict[str, Any]:
+    from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
+    from airflow_provider_rocksdb.core.temporary_checkpoint import temporary_checkpoint_dir
+
+    with temporary_checkpoint_dir(arguments.directory, inside=arguments.allow_inside) as checkpoint_dir:
+        create_live_checkpoint(
+            _database_paths(arguments, arguments.directory),
+            checkpoint_dir,
+            allow_copy=arguments.allow_copy,
+            allow_inside=arguments.allow_inside,
+            timeout_seconds=arguments.timeout_seconds,
+            stop=stop,
+        )
+        return _upload(checkpoint_dir, place, arguments, stop)
+
+
+def list_(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
+    """List the backups of a repository."""
+    from airflow_provider_rocksdb.cli.table import format_usage
+    from airflow_provider_rocksdb.core.repository_usage import list_usage
 
     filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
-    if arguments.no_checkpoint or _is_checkpoint(arguments.directory):
-        return _upload(arguments.directory, filesystem, root, arguments, stop)
-    with temporary_checkpoint(
-        _database_paths(arguments, arguments.directory),
-        allow_copy=arguments.allow_copy,
-        allow_inside=arguments.allow_inside,
+    found = list_usage(filesystem, root, stop=stop)
+    line = f"{arguments.backup_dir}: {len(found)} backups"
+    backups = storage.mask_secrets([usage.to_dict() for usage in found], arguments.storage_options)
+    return Outcome("done", line, {"backups": backups}, format_usage(backups))
+
+
+def verify(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
+    """Verify backups of a repository."""
+    from airflow_provider_rocksdb.core.transfer import TransferOptions
+    from airflow_provider_rocksdb.core.verify import verify_backups
+
+    filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
+    report = verify_backups(
+        filesystem,
+        root,
+        backup_id=arguments.backup_id,
+        all_backups=arguments.all,
+        level=arguments.level,
+        sample_percent=arguments.sample,
+        scratch_dir=arguments.scratch_dir,
         timeout_seconds=arguments.timeout_seconds,
+        options=TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second),
         stop=stop,
-    ) as made:
-        if made.damage:
-            raise CorruptionError(_damage_line(arguments.directory, made.damage) + "; nothing was uploaded")
-        return _upload(made.checkpoint_dir, filesystem, root, arguments, stop)
+    )
+    line = f"{arguments.backup_dir}: {report.reason or report.summary}"
+    return Outcome(report.state.value, line, report.to_dict(), tuple(map(str, report.problems)))
+
+
+def prune(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
+    """Delete backups by policy, and in time what only they needed."""
+    from airflow_provider_rocksdb.core.prune import prune_backups
+
+    filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
+    result = prune_backups(
+        filesystem,
+        root,
+        arguments.policy,
+        dry_run=arguments.dry_run,
+        grace_seconds=arguments.grace_period,
+        stop=stop,
+    )
+    *table, line = result.lines()
+    state = "could_not_check" if result.unreadable else "done"
+    details = storage.mask_secrets(result.to_dict(), arguments.storage_options)  # failures quote the storage
+    return Outcome(state, f"{arguments.backup_dir}: {line}", details, tuple(table))
+
+
+def restore(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
+    """Restore a database."""
+    from airflow_provider_rocksdb.core.restore import restore_backup
+    from airflow_provider_rocksdb.core.transfer import TransferOptions
+
+    filesystem, root = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
+    result = restore_backup(
+        filesystem,
+        root,
+        _database_paths(arguments, arguments.db_dir),
+        backup_id=arguments.backup_id,
+        replace=arguments.replace,
+        delta=arguments.delta,
+        in_place=arguments.in_place,
+        options=TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second),
+        stop=stop,
+    )
+    what = f"backup {result.backup_id}" if result.backup_id else "database"
+    line = (
+        f"{result.db_dir}: {what} of {result.backup_dir}, {result.file_count} files, {result.total_bytes} bytes "
+        f"({result.downloaded_bytes} fetched, {result.reused_bytes} taken over), up to sequence number "
+        f"{result.sequence_number}, in {result.seconds:.2f} s"
+    )
+    return Outcome("done", line, result.to_dict())
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, threading.Event], Outcome]] = {
     "backup": backup,
     "check": check,
     "checkpoint": checkpoint,
+    "list": list_,
+    "prune": prune,
+    "restore": restore,
+    "verify": verify,
 }
 
 
@@ -126,32 +223,19 @@ def _is_checkpoint(directory: str) -> bool:
 
 
 def _upload(
-    directory: str, filesystem: AbstractFileSystem, root: str, arguments: argparse.Namespace, stop: threading.Event
-) -> Outcome:
-    from airflow_provider_rocksdb.core.archive import name_archive, upload_archive
-    from airflow_provider_rocksdb.core.completeness import check_completeness
-    from airflow_provider_rocksdb.core.directory_layout import upload_directory
-    from airflow_provider_rocksdb.core.inventory import read_inventory
-    from airflow_provider_rocksdb.core.repository import create_backup
+    directory: str, place: tuple[AbstractFileSystem, str], arguments: argparse.Namespace, stop: threading.Event
+) -> dict[str, Any]:
     from airflow_provider_rocksdb.core.transfer import TransferOptions
+    from airflow_provider_rocksdb.core.upload import upload_checkpoint
 
-    check_completeness(directory, stop=stop).raise_for_state()
-    options = TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second)
-    inventory = read_inventory(directory)
-    if arguments.layout == "directory":
-        result = upload_directory(inventory, filesystem, root, options=options, stop=stop).to_dict()
-    elif arguments.layout == "archive":
-        result = upload_archive(
-            inventory,
-            filesystem,
-            name_archive(inventory, root, arguments.compression),
-            level=arguments.compression_level,
-            threads=arguments.compression_threads,
-            options=options,
-            stop=stop,
-        ).to_dict()
-    else:
-        result = create_backup(
-            inventory, filesystem, root, allow_other_source=arguments.allow_other_source, options=options, stop=stop
-        ).to_dict()
-    return Outcome("done", f"{arguments.backup_dir}: {result}", result)
+    return upload_checkpoint(
+        directory,
+        *place,
+        layout=arguments.layout,
+        allow_other_source=arguments.allow_other_source,
+        compression=arguments.compression,
+        compression_level=arguments.compression_level,
+        compression_threads=arguments.compression_threads,
+        options=TransferOptions(max_bytes_per_second=arguments.max_bytes_per_second),
+        stop=stop,
+    )

@@ -48,7 +48,7 @@ _MOVING_SECONDS = 10.0  # how long a running database that moves on under the ch
 _CRC32C_FUNCTION = "FileChecksumCrc32c"
 _CHUNK_BYTES = 4 * 1024 * 1024
 
-_ERRORS: dict[State, type[RocksDBError]] = {
+STATE_ERRORS: dict[State, type[RocksDBError]] = {
     State.INCOMPLETE: IncompleteError,
     State.CORRUPT: CorruptionError,
     State.COULD_NOT_CHECK: CouldNotCheckError,
@@ -57,7 +57,10 @@ _ERRORS: dict[State, type[RocksDBError]] = {
 
 @dataclass(frozen=True)
 class Completeness:
-    """Answer of a check. ``problems`` has every one found, the gravest kind first; sizes in bytes."""
+    """Answer of a check. ``problems`` has every one found, the gravest kind first; sizes in bytes.
+
+    ``read_files`` of ``file_count`` were read to their end.
+    """
 
     state: State
     level: str
@@ -69,6 +72,8 @@ class Completeness:
     db_id: str
     sequence_number: int
     seconds: float
+    read_files: int = 0
+    read_bytes: int = 0
 
     @property
     def reason(self) -> str:
@@ -88,7 +93,7 @@ class Completeness:
         :raises IncompleteError, CorruptionError, CouldNotCheckError: by the state, with the reason.
         """
         if self.state is not State.COMPLETE:
-            raise _ERRORS[self.state](f"{self.directory}: {self.state.value.replace('_', ' ')}: {self.reason}")
+            raise STATE_ERRORS[self.state](f"{self.directory}: {self.state.value.replace('_', ' ')}: {self.reason}")
 
 
 def check_completeness(
@@ -138,6 +143,8 @@ def check_completeness(
         db_id=db_id or (found.checkpoint.db_id if found.checkpoint else ""),
         sequence_number=found.sequence_number,
         seconds=round(time.monotonic() - started, 3),
+        read_files=len(found.read),
+        read_bytes=sum(found.used.get(name, 0) for name in found.read),
     )
 
 
@@ -207,6 +214,8 @@ def _check_blocks(found: Inspection, timeout_seconds: float, stop: threading.Eve
     )
     if state != State.COMPLETE:
         found.add(State(state), reason)
+    else:
+        found.read.update(found.used)
 
 
 def _check_stop(found: Inspection, stop: threading.Event | None) -> None:

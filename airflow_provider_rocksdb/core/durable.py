@@ -15,7 +15,7 @@ import secrets
 import shutil
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from airflow_provider_rocksdb.core.errors import (
     AccessError,
@@ -27,6 +27,7 @@ from airflow_provider_rocksdb.core.errors import (
 )
 
 COPY_CHUNK_BYTES = 4 * 1024 * 1024
+_BLOCK_BYTES = 4096  # what file systems give at a time
 
 _FICLONE = 0x40049409  # linux/fs.h
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -232,6 +233,30 @@ def require_space(directory: str, needed_bytes: int) -> None:
         )
 
 
+def require_space_for(sizes: Mapping[str, int], freed: Mapping[int, int], way_out: str) -> None:
+    """Check the free space for new files, on every file system that gets some.
+
+    :param sizes: of the files, by path; their directories are there.
+    :param freed: bytes that will be free before, by device.
+    :param way_out: what else the caller can offer, for the message.
+    :raises NoSpaceError: with the bytes needed and available.
+    """
+    needed: dict[int, int] = {}
+    directories: dict[int, str] = {}
+    for path, size in sizes.items():
+        directory = os.path.dirname(path)
+        device = os.stat(directory).st_dev
+        directories.setdefault(device, directory)
+        needed[device] = needed.get(device, 0) + -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
+    for device, directory in directories.items():
+        available = shutil.disk_usage(directory).free + freed.get(device, 0)
+        if needed[device] > available:
+            raise NoSpaceError(
+                f"{directory}: {needed[device]} bytes are needed, {available} are available; free "
+                f"{needed[device] - available} bytes, or name a place on another file system{way_out}"
+            )
+
+
 def lock_directory(path: str) -> int:
     """Take the flock of a directory; return the descriptor that holds it.
 
@@ -275,41 +300,3 @@ def lock_owner(path: str) -> int | None:
         os.close(descriptor)
     lock_type, _, _, _, pid = _FLOCK.unpack(answer[: _FLOCK.size])
     return None if lock_type == fcntl.F_UNLCK else max(pid, 0)
-
-
-@contextlib.contextmanager
-def locked_database(db_dir: str) -> Iterator[None]:
-    """Hold RocksDB's own lock of a DB directory, so that no program opens it meanwhile; do nothing where none is.
-
-    :raises BusyError: when a process has the database open; names its pid.
-    """
-    path = os.path.join(db_dir, "LOCK")
-    require_closed(db_dir)
-    if not os.path.lexists(os.path.join(db_dir, "CURRENT")):
-        yield
-        return
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            os.close(descriptor)
-            descriptor = -1
-            require_closed(db_dir)
-            raise BusyError(f"{path}: another process has just opened the database, or closed it; try again") from None
-        yield
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
-
-
-def require_closed(db_dir: str) -> None:
-    """Check that no process has a database open.
-
-    :raises BusyError: when one has; names its pid.
-    """
-    owner = lock_owner(os.path.join(db_dir, "LOCK"))
-    if owner is not None:
-        raise BusyError(
-            f"{db_dir}: process {owner or '(not visible here)'} has the database open (LOCK); stop it first"
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -44,7 +44,12 @@ class State(enum.StrEnum):
     COULD_NOT_CHECK = "could_not_check"
 
 
-_SEVERITY = (State.COMPLETE, State.INCOMPLETE, State.COULD_NOT_CHECK, State.CORRUPT)
+SEVERITY = (State.COMPLETE, State.INCOMPLETE, State.COULD_NOT_CHECK, State.CORRUPT)  # the gravest last
+
+
+def gravest(states: Iterable[State]) -> State:
+    """Return the gravest of them; complete when there is none."""
+    return max(states, key=SEVERITY.index, default=State.COMPLETE)
 
 
 @dataclass
@@ -62,18 +67,19 @@ class Inspection:
     reader: ManifestReader | None = None
     snapshot: Snapshot | None = None
     used: dict[str, int] = field(default_factory=dict)  # files of the database: name, or path elsewhere -> size
+    read: set[str] = field(default_factory=set)  # those of them that were read to their end
     names: dict[str, str] = field(default_factory=dict)  # RocksDB's name of an SST or blob file -> its key in used
     sequence_number: int = 0
 
     @property
     def state(self) -> State:
         """The gravest thing found."""
-        return max((state for state, _ in self.problems), key=_SEVERITY.index, default=State.COMPLETE)
+        return gravest(state for state, _ in self.problems)
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Every problem, the gravest kind first."""
-        return tuple(text for _, text in sorted(self.problems, key=lambda problem: -_SEVERITY.index(problem[0])))
+        return tuple(text for _, text in sorted(self.problems, key=lambda problem: -SEVERITY.index(problem[0])))
 
     def add(self, state: State, text: str) -> None:
         """Note a problem."""
@@ -128,7 +134,8 @@ class Inspection:
         return current != self.current or sizes.get(self.reader.name) != self.sizes.get(self.reader.name)
 
     def pread(self, name: str, use: Callable[[Pread], _T]) -> _T:
-        """Call ``use`` with a reader of a file, given as in ``used``."""
+        """Call ``use``, which reads all of it, with a reader of a file, given as in ``used``."""
+        self.read.add(name)
         if os.path.isabs(name):
             return LocalDirectory(os.path.dirname(name)).pread(os.path.basename(name), use)
         return self.place.pread(name, use)
@@ -182,6 +189,7 @@ class Inspection:
         size = self.sizes[name]
         self.place.pread(name, lambda pread: reader.read(pread, size))
         self.used.update({"CURRENT": len(self.current), name: size})
+        self.read.update(("CURRENT", name))
         if reader.bad_tail is not None:
             raise CorruptionError(f"{name}: damaged at offset {reader.offset}: {reader.bad_tail}")
         if not reader.end or (reader.is_torn and "LOCK" not in self.sizes):

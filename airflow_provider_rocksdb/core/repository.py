@@ -5,7 +5,8 @@ In this order, so that a run that dies at any moment leaves no backup, and nothi
 1. list what is there, read the newest meta: is the repository this database's?
 2. claim an id: ``private/<id>/claim.<random>``, then list that folder; anything else in it → the next id
 3. shared files that are not there with their size; then the backup's own files
-4. list again: every file that the meta will name must be there, with its size
+4. see to it that no prune deletes what the meta will name (:mod:`.repository_marks`); list again: every file must be
+   there, with its size; what a prune has deleted meanwhile is sent again
 5. ``meta/<id>``, created exclusively and read back
 
 A shared file has its final name only when it is whole. So its being there with its size is all that the next backup, or
@@ -21,7 +22,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -60,6 +61,7 @@ from airflow_provider_rocksdb.core.repository_listing import (
     read_meta,
     read_source,
 )
+from airflow_provider_rocksdb.core.repository_marks import LastLook
 from airflow_provider_rocksdb.core.retry import check_stop, wait
 from airflow_provider_rocksdb.core.storage import Storage, translating
 from airflow_provider_rocksdb.core.transfer import (
@@ -73,6 +75,7 @@ __all__ = ["BackupInfo", "BackupResult", "create_backup", "list_backups"]
 
 _CLAIM_TRIES = 20
 _CLAIM_PAUSE_SECONDS = 1.0
+_LAST_LOOKS = 3
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ class _Backup:
         self.began = time.monotonic()
         self.source = _read_source(inventory)
         self.claim = secrets.token_hex(8)
+        self.last_look = LastLook(storage, self.claim, options, stop)
         self.backup_id = 0
         self.newest: ReadMeta | None = None
         self.present: dict[str, int | None] = {}  # shared files: path -> size
@@ -159,16 +163,18 @@ class _Backup:
             self._upload([*own, *extras])
             reused = [item for item in shared.items if item.name not in self.crcs]
             self.crcs |= find_checksums(reused, self.newest, self.options, self.stop)
-            self._check_present([*shared.items, *own, *extras])
+            self._secure([*shared.items, *own, *extras])
             meta = self._meta([*shared.items, *own], self._record(app_metadata, shared.mtimes_ns))
             check_stop(self.stop)
         except TransferError:
             raise  # the storage does not answer: cleaning up would only take long
         except BaseException:
             self.storage.remove(self.written)
+            self.last_look.end()
             raise
         self._commit(encode_backup_meta(meta))
         self.storage.remove([self._claim_name()])
+        self.last_look.end()
         return self._result(meta)
 
     def _list(self, folder: str) -> dict[str, int | None]:
@@ -242,19 +248,40 @@ class _Backup:
         self.crcs |= upload_files(items, self.storage, options=self.options, stop=self.stop).crc32c
         self.uploaded += items
 
-    def _check_present(self, items: Iterable[UploadItem]) -> None:
-        """Compare the storage's own listing with everything that was sent or reused."""
+    def _secure(self, items: Sequence[UploadItem]) -> None:
+        """See to it that everything that was sent or reused is there, and stays until the meta names it."""
+        paths = {private_folder(self.backup_id), *(item.name for item in items)}
+        for _ in range(_LAST_LOOKS):
+            self.last_look.begin(paths)
+            wrong = self._find_wrong(items)
+            if not wrong and self.last_look.is_fresh:
+                return
+            missing = [item for item in items if item.name in wrong and item.name.startswith(f"{SHARED}/")]
+            if len(missing) < len(wrong):
+                break  # its own files are this run's alone: something else is wrong than a prune
+            self._upload(missing)
+        texts = [f"{name}: {text}" for name, text in wrong.items()] or ["the storage takes too long to tell"]
+        more = f" and {len(texts) - 20} more" if len(texts) > 20 else ""
+        raise TransferError(
+            f"{self.storage.url}: {len(wrong)} files are not there as they were sent or found before; nothing was "
+            f"committed: {'; '.join(texts[:20])}{more}"
+        )
+
+    def _find_wrong(self, items: Iterable[UploadItem]) -> dict[str, str]:
+        """Compare the storage's own listing with what must be there; return what differs, and how.
+
+        :raises BusyError: when another program has removed this run's claim.
+        """
         folders = (SHARED, private_folder(self.backup_id))
         self.storage.sync_folders(folders)
         sizes = {f"{folder}/{name}": size for folder in folders for name, size in self._list(folder).items()}
-        wrong = [item for item in items if sizes.get(item.name) != item.size]
-        if wrong:
-            texts = [f"{item.name}: expected {item.size} bytes, got {sizes.get(item.name, 'none')}" for item in wrong]
-            more = f" and {len(texts) - 20} more" if len(texts) > 20 else ""
-            raise TransferError(
-                f"{self.storage.url}: {len(wrong)} files are not there as they were sent or found before; nothing was "
-                f"committed: {'; '.join(texts[:20])}{more}"
-            )
+        if self._claim_name() not in sizes:
+            raise BusyError(f"{self.storage.url}/{self._claim_name()}: was removed by another program; try again")
+        return {
+            item.name: f"expected {item.size} bytes, got {sizes.get(item.name, 'none')}"
+            for item in items
+            if sizes.get(item.name) != item.size
+        }
 
     def _record(self, app_metadata: Mapping[str, Any], mtimes_ns: dict[int, int]) -> BackupRecord:
         checkpoint = self.inventory.checkpoint

@@ -7,7 +7,13 @@
                                                          rocksdict-config.json, checkpoint.json
     shared_checksum/<number>_s<session id>_<size>.sst    SST files (BackupEngine: kUseDbSessionId, kFlagIncludeFileSize)
     shared_checksum/<number>_<crc32c>_<size>.<suffix>    blob files, and SST files without a session id
-    incoming/                                            ours, only where a file is not whole before it is renamed
+    incoming/<name>.<random>                             ours, only where a file is not whole before it is renamed
+    unreferenced/<folder>.<name>                         ours: no backup named <folder>/<name> when a prune looked
+    unreferenced/deleting.<random>                       ours: a prune is about to delete
+    unreferenced/reserved.<random>                       ours: what a backup is about to name, a path a line
+
+Where a file is written under a temporary name in its own folder, that is ``.<name>.<random>.tmp``. BackupEngine leaves
+folders of the root that it does not know alone.
 
 Numbers are decimal; file numbers have at least six digits. Everything here is pure.
 """
@@ -18,20 +24,25 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from airflow_provider_rocksdb.core.errors import InvalidArgumentError
 from airflow_provider_rocksdb.core.format.backup_meta import MAX_BACKUP_ID, BackupMeta
+from airflow_provider_rocksdb.core.storage import INCOMING
 
+Layout = Literal["backup_engine", "directory"]
 FileKey = tuple[str, int, int]  # name, size in bytes, modification time in nanoseconds
 
-META, PRIVATE, SHARED = "meta", "private", "shared_checksum"
-CLAIM_PREFIX = "claim."
+META, PRIVATE, SHARED, OLD_SHARED, MARKS = "meta", "private", "shared_checksum", "shared", "unreferenced"
+CLAIM_PREFIX, DELETING_PREFIX, RESERVED_PREFIX = "claim.", "deleting.", "reserved."
 
 _FORMAT = 1
 _MAX_METADATA_BYTES = 1024 * 1024  # BackupEngine: kMaxAppMetaSize
 _MAX_REMEMBERED = 10_000  # ours: files whose checksum is remembered, so that metadata stays far below that
 _ID_IN_NAME = re.compile(r"\.?([1-9][0-9]{0,9})(\..*)?", re.DOTALL)
+_SIZED_NAME = re.compile(r"[0-9]{1,20}_(?:s[0-9A-Z]+|([0-9]{1,10}))_([0-9]{1,19})\.[a-z]+")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
+_INCOMING = re.compile(r".+\.[0-9a-f]{12}")
 _CRC_NAME = re.compile(r"([0-9]{6,20})_([0-9]{1,10})_([0-9]{1,19})\.(blob|sst|ldb)")
 
 
@@ -57,13 +68,43 @@ def name_by_checksum(name: str, crc32c: int, size: int) -> str:
     return f"{SHARED}/{stem}_{crc32c}_{size}.{suffix}"
 
 
+def read_shared_name(path: str) -> tuple[int | None, int | None]:
+    """CRC32C and size that the name of a file in ``shared_checksum/`` tells; None for what it does not."""
+    match = _SIZED_NAME.fullmatch(path.removeprefix(f"{SHARED}/"))
+    return (int(match[1]) if match[1] else None, int(match[2])) if match else (None, None)
+
+
+def mark_name(path: str) -> str:
+    """Path of the mark that says that no backup names ``path``: an object, or a backup's own folder."""
+    folder, _, name = path.partition("/")
+    return f"{MARKS}/{folder}.{name}"
+
+
+def marked_path(name: str) -> str | None:
+    """Return the path that a name in ``unreferenced/`` marks, or None when it marks none."""
+    folder, dot, rest = name.partition(".")
+    return (
+        f"{folder}/{rest}" if dot and rest and folder in (META, PRIVATE, SHARED, OLD_SHARED, MARKS, INCOMING) else None
+    )
+
+
+def is_temporary(folder: str, name: str) -> bool:
+    """Whether a file is one of ours that has not got its final name."""
+    return bool((_INCOMING if folder == INCOMING else _TEMPORARY).fullmatch(name))
+
+
+def highest_backup_id(names: Iterable[str]) -> int:
+    """Return the highest id that names in ``meta/`` and ``private/`` stand for, temporary ones among them; else 0."""
+    seen = [int(match[1]) for name in names if (match := _ID_IN_NAME.fullmatch(name))]
+    return max((backup_id for backup_id in seen if backup_id <= MAX_BACKUP_ID), default=0)
+
+
 def next_backup_id(names: Iterable[str]) -> int:
     """Return the id above all that names in ``meta/`` and ``private/`` stand for, temporary ones among them.
 
     :raises InvalidArgumentError: when there is none left.
     """
-    seen = [int(match[1]) for name in names if (match := _ID_IN_NAME.fullmatch(name))]
-    found = max((backup_id for backup_id in seen if backup_id <= MAX_BACKUP_ID), default=0) + 1
+    found = highest_backup_id(names) + 1
     if found > MAX_BACKUP_ID:
         raise InvalidArgumentError(
             f"backup id {MAX_BACKUP_ID} is the last that BackupEngine knows; use a new repository"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from fsspec import AbstractFileSystem
@@ -12,6 +13,7 @@ from fsspec import AbstractFileSystem
 from airflow_provider_rocksdb.core.errors import CorruptionError, RocksDBError
 from airflow_provider_rocksdb.core.format.backup_meta import (
     MAX_META_BYTES,
+    BackupFile,
     BackupMeta,
     decode_backup_id,
     decode_backup_meta,
@@ -21,6 +23,7 @@ from airflow_provider_rocksdb.core.repository_layout import (
     META,
     PRIVATE,
     BackupRecord,
+    Layout,
     Source,
     decode_record,
     meta_name,
@@ -31,6 +34,7 @@ from airflow_provider_rocksdb.core.transfer import DEFAULT_OPTIONS, TransferOpti
 
 _READERS = 8
 _MAX_IDENTITY_BYTES = 4096
+_LAST_TIMESTAMP = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,21 @@ class BackupInfo:
     file_count: int = 0
     total_bytes: int | None = None
     metadata: Mapping[str, Any] | None = None
+
+    @property
+    def time(self) -> datetime:
+        """When its data was captured: the time of its checkpoint where that is known, but never after the backup's."""
+        made = datetime.fromtimestamp(min(self.timestamp, _LAST_TIMESTAMP), UTC)
+        try:
+            captured = datetime.fromisoformat(str((self.metadata or {}).get("checkpoint_time")))
+        except ValueError:
+            return made
+        return min(made, captured) if captured.tzinfo is not None else made
+
+    @property
+    def source(self) -> Source:
+        """The database that it is of, as far as its maker told."""
+        return Source(**(self.metadata or {}).get("source", {"db_id": "", "hostname": "", "db_dir": ""}))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -84,7 +103,7 @@ def list_backups(
 
     def read(backup_id: int) -> BackupInfo:
         try:
-            return _describe(read_meta(storage, backup_id, sizes[backup_id], options, stop))
+            return describe_meta(read_meta(storage, backup_id, sizes[backup_id], options, stop))
         except RocksDBError as error:
             return BackupInfo(backup_id, "unreadable", str(error))
 
@@ -92,6 +111,12 @@ def list_backups(
     for error in outcome.failures.values():
         raise error
     return tuple(outcome.results[backup_id] for backup_id in sorted(sizes))
+
+
+def read_layout(storage: Storage, options: TransferOptions, stop: threading.Event | None) -> Layout:
+    """Tell how backups lie there: a repository, as long as nothing says otherwise, or one database as it is."""
+    names = options.retry(lambda: storage.list(""), storage, storage.url, stop)
+    return "directory" if names.get("CURRENT") is not None and META not in names else "backup_engine"
 
 
 def list_metas(storage: Storage, options: TransferOptions, stop: threading.Event | None) -> dict[int, int]:
@@ -130,15 +155,22 @@ def read_source(storage: Storage, backup: ReadMeta, options: TransferOptions, st
     if backup.record is not None:
         return backup.record.source
     name = f"{private_folder(backup.backup_id)}/IDENTITY"
-    listed = any(file.path == name and (file.size or 0) <= _MAX_IDENTITY_BYTES for file in backup.meta.files)
-    if not listed:
-        return Source("", "", "")
-    with translating(f"{storage.url}/{name}"):
-        data = options.retry(lambda: storage.read(name), storage, f"{storage.url}/{name}", stop)
-    return Source(data[:_MAX_IDENTITY_BYTES].decode("ascii", "replace").strip(), "", "")
+    file = next((file for file in backup.meta.files if file.path == name), None)
+    return Source(read_identity(storage, file, options, stop) if file else "", "", "")
 
 
-def _describe(backup: ReadMeta) -> BackupInfo:
+def read_identity(storage: Storage, file: BackupFile, options: TransferOptions, stop: threading.Event | None) -> str:
+    """Read a database's id from its IDENTITY; empty when that is too large for one."""
+    if (file.size or 0) > _MAX_IDENTITY_BYTES:
+        return ""
+    what = f"{storage.url}/{file.path}"
+    with translating(what):
+        data = options.retry(lambda: storage.read(file.path), storage, what, stop)
+    return data[:_MAX_IDENTITY_BYTES].decode("ascii", "replace").strip()
+
+
+def describe_meta(backup: ReadMeta) -> BackupInfo:
+    """Tell what a meta says."""
     meta, record = backup.meta, backup.record
     sizes = [file.size for file in meta.files]
     metadata: Mapping[str, Any] | None = None

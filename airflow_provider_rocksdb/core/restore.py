@@ -19,21 +19,29 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import google_crc32c
 from fsspec import AbstractFileSystem
 
 from airflow_provider_rocksdb.core import durable
+from airflow_provider_rocksdb.core.archive_layout import compression_of
+from airflow_provider_rocksdb.core.completeness import Completeness, check_completeness
 from airflow_provider_rocksdb.core.download import DownloadItem, download_files
-from airflow_provider_rocksdb.core.errors import CorruptionError, IncompleteError, RocksDBError
+from airflow_provider_rocksdb.core.errors import (
+    CorruptionError,
+    IncompleteError,
+    InvalidArgumentError,
+    RocksDBError,
+)
 from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
 from airflow_provider_rocksdb.core.parallel import run_parallel
 from airflow_provider_rocksdb.core.paths import DatabasePaths
+from airflow_provider_rocksdb.core.restore_compare import checksum_file, is_restored
+from airflow_provider_rocksdb.core.restore_places import contains
 from airflow_provider_rocksdb.core.restore_source import Source, SourceFile, find_source
-from airflow_provider_rocksdb.core.restore_target import RestoreTarget, open_target
+from airflow_provider_rocksdb.core.restore_target import RestoreTarget, finish_leftovers, open_target
 from airflow_provider_rocksdb.core.retry import check_stop
 from airflow_provider_rocksdb.core.storage import Storage, translating
 from airflow_provider_rocksdb.core.transfer import DEFAULT_OPTIONS, TransferOptions, write_all
@@ -48,7 +56,8 @@ _SHARED_TYPES = (FileType.TABLE, FileType.BLOB)
 class RestoreResult:
     """A restored database. Sizes in bytes.
 
-    ``backup_id``: None for layout ``directory``. ``reused``: taken from the old database (``delta``).
+    ``backup_id``: None for layout ``directory``. ``reused``: taken from the old database (``delta``), or all there
+    already, from a run that died when it was done.
     ``options_changes``: old values of what was changed in OPTIONS for the new place. ``skipped_backups``: newer ones
     that were not valid, each with the reason.
     """
@@ -65,10 +74,10 @@ class RestoreResult:
     downloaded_bytes: int
     reused_files: int
     reused_bytes: int
-    replaced: bool
-    options_changes: dict[str, Any]
     skipped_backups: tuple[str, ...]
     seconds: float
+    replaced: bool = False
+    options_changes: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -89,7 +98,8 @@ def restore_backup(
 ) -> RestoreResult:
     """Restore a database; it is there whole, or what was there before is untouched.
 
-    :param root: a backup repository on ``filesystem``, or a directory with a database as it is.
+    :param root: on ``filesystem``: a backup repository, a directory with a database as it is, or an archive, by its
+        ending ``.tar.zst``, ``.tar.gz`` or ``.tar``.
     :param paths: where to; ``wal_dir``, ``db_paths`` and ``cf_paths`` as the database's own program gives them to
         RocksDB.
     :param backup_id: which backup; None: the newest valid one.
@@ -102,69 +112,112 @@ def restore_backup(
     :raises BusyError: when a process has the old database open, or another run restores there.
     :raises CorruptionError, IncompleteError: when the backup is damaged, or names what it must not.
     :raises NoSpaceError: with the bytes needed and available.
-    :raises InvalidArgumentError, AccessError, TransferError, CouldNotCheckError: …
+    :raises CouldNotCheckError: when what was fetched cannot be told to be a whole database.
+    :raises InvalidArgumentError: when directories lie within each other, or hold what is not RocksDB's.
+    :raises AccessError, TransferError: when the storage fails, or the place may not be written.
     :raises CancelledError: when ``stop`` was set.
     """
     storage = Storage(filesystem, root)
+    _check_apart(storage, paths)
+    if compression_of(root) is not None:
+        if backup_id is not None or delta:
+            raise InvalidArgumentError(f"{storage.url}: is one archive: it goes with no backup id and no delta")
+        from airflow_provider_rocksdb.core.archive_restore import restore_archive  # it returns this module's result
+
+        return restore_archive(filesystem, root, paths, replace=replace, in_place=in_place, options=options, stop=stop)
     with translating(storage.url):
         source = find_source(storage, backup_id, options, stop)
-        with open_target(paths, replace=replace, in_place=in_place) as target:
-            return _Restore(storage, source, target, options, stop).run(paths.db_dir, delta=delta)
+    restore = _Restore(storage, source, paths, options, stop)
+    if not replace and is_restored(source, paths, stop):
+        return restore.adopt()
+    with open_target(paths, replace=replace, in_place=in_place) as target:
+        return restore.run(target, delta=delta)
+
+
+def _check_apart(storage: Storage, paths: DatabasePaths) -> None:
+    """Check that the source is not within what may be replaced, nor the other way round.
+
+    :raises InvalidArgumentError: when it is.
+    """
+    source = os.path.realpath(storage.path("")) if storage.is_local else None
+    for directory in paths.all_dirs():
+        target = os.path.realpath(directory)
+        if source is not None and (contains(source, target) or contains(target, source)):
+            raise InvalidArgumentError(
+                f"{directory}: lies within {storage.url}, or the other way round; name another place"
+            )
 
 
 class _Restore:
     """One call of :func:`restore_backup`."""
 
+    target: RestoreTarget  # from run() on
+
     def __init__(
         self,
         storage: Storage,
         source: Source,
-        target: RestoreTarget,
+        paths: DatabasePaths,
         options: TransferOptions,
         stop: threading.Event | None,
     ) -> None:
         self.storage = storage
         self.source = source
-        self.target = target
+        self.paths = paths
         self.options = options
         self.stop = stop
         self.began = time.monotonic()
         self.fetched: list[DownloadItem] = []
         self.reused: list[DownloadItem] = []
 
-    def run(self, db_dir: str, *, delta: bool) -> RestoreResult:
-        replaced = self.target.replaces
+    def adopt(self) -> RestoreResult:
+        """Find that a run before this one has done it all, but for the last clean-up."""
+        logger.info("%s: is already what backup %s restores to", self.paths.db_dir, self.source.backup_id)
+        finish_leftovers(self.paths)
+        found = check_completeness(self.paths.db_dir, paths=self.paths)
+        found.raise_for_state()
+        self.reused = [DownloadItem(file.path, file.name, file.size) for file in self.source.files]
+        return self._result(found, {file.name: file.size for file in self.source.files})
+
+    def run(self, target: RestoreTarget, *, delta: bool) -> RestoreResult:
+        """Build the database in the target, and commit it."""
+        self.target = target
+        replaced = target.replaces
         files = self.source.files
         with self._naming_the_source():
             self._fetch(self._reserve(file for file in files if not _is_large(file)))
-            self.target.read_manifest()
+            target.read_manifest()
             large = self._reserve(file for file in files if _is_large(file) and self._is_wanted(file))
         if delta:
             self._reuse(large)
-        missing = [item for item in large if item not in self.reused]
+        reused = {item.target for item in self.reused}
+        missing = [item for item in large if item.target not in reused]
         with self._saying_what_is_gone():
-            if self.target.in_place and replaced:
-                self.target.empty()
+            if target.in_place and replaced:
+                target.require_space({item.target: item.size for item in missing}, emptied=True)
+                target.empty()
             self._fetch(missing)
             check_stop(self.stop)
-            found = self.target.commit("checksums" if self.source.layout == "directory" else "files")
+            found = target.commit("checksums" if self.source.layout == "directory" else "files")
+        return self._result(found, target.files, replaced=replaced, options_changes=target.options_changes)
+
+    def _result(self, found: Completeness, files: Mapping[str, int], **more: Any) -> RestoreResult:
         return RestoreResult(
-            db_dir=db_dir,
+            db_dir=self.paths.db_dir,
             backup_dir=self.storage.url,
             backup_id=self.source.backup_id,
             layout=self.source.layout,
             db_id=found.db_id,
             sequence_number=max(self.source.sequence_number, found.sequence_number),
-            file_count=len(self.target.files),
-            total_bytes=sum(self.target.files.values()),
+            file_count=len(files),
+            total_bytes=sum(files.values()),
             downloaded_files=len(self.fetched),
             downloaded_bytes=sum(item.size for item in self.fetched),
             reused_files=len(self.reused),
             reused_bytes=sum(item.size for item in self.reused),
-            replaced=replaced,
-            options_changes=self.target.options_changes,
             skipped_backups=self.source.skipped,
             seconds=round(time.monotonic() - self.began, 3),
+            **more,
         )
 
     def _reserve(self, files: Iterable[SourceFile]) -> list[DownloadItem]:
@@ -202,7 +255,7 @@ class _Restore:
         for path in self.target.old_paths(os.path.basename(item.target)):
             if os.path.getsize(path) == item.size:
                 self._link_or_copy(path, item.target)
-                if _checksum(item.target, self.stop) == item.crc32c:
+                if checksum_file(item.target, self.stop) == item.crc32c:
                     return True
                 os.unlink(item.target)
         return False
@@ -247,12 +300,3 @@ def _type_of(name: str) -> FileType | None:
 
 def _is_large(file: SourceFile) -> bool:
     return _type_of(file.name) in _LARGE_TYPES
-
-
-def _checksum(path: str, stop: threading.Event | None) -> int:
-    crc = 0
-    with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(durable.COPY_CHUNK_BYTES):
-            check_stop(stop)
-            crc = google_crc32c.extend(crc, chunk)
-    return int(crc)

@@ -19,133 +19,33 @@ directory before anything else is exchanged, and the real one, ``.restore.curren
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from airflow_provider_rocksdb.core import durable
-from airflow_provider_rocksdb.core.errors import BusyError, CorruptionError, ExistsError
+from airflow_provider_rocksdb.core.errors import BusyError, ExistsError
+from airflow_provider_rocksdb.core.ownership import Ownership
+from airflow_provider_rocksdb.core.restore_record import RECORD_NAME, Record, read_record
 
 logger = logging.getLogger(__name__)
 
-RECORD_NAME = "restore.json"
 STAGING_NAME, OLD_NAME = ".restore.tmp", ".restore.old"
 BLOCKED = b"A restore did not finish. Run it again: it puts the old database back first.\n"
 REAL_CURRENT_NAME = ".restore.current"
+OURS = frozenset([RECORD_NAME, REAL_CURRENT_NAME, STAGING_NAME, OLD_NAME])
 KEPT = frozenset(["LOCK", "lost+found", ".checkpoints", STAGING_NAME, OLD_NAME])  # of a directory filled inside
 
 _CURRENT = "CURRENT"
-_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Ownership:
-    """Owner and modes of what a restore creates: those of the directory that it replaces, else of its parent.
-
-    RocksDB itself creates files 0644. Here they get the mode of the replaced CURRENT, and 0600 where there was none.
-    """
-
-    uid: int
-    gid: int
-    file_mode: int = 0o600
-    directory_mode: int = 0o700
-
-    @classmethod
-    def of(cls, root: str) -> Ownership:
-        """Find out for a directory that may not be there yet."""
-        if os.path.isdir(root):
-            status, file_mode = os.stat(root), 0o600
-            with contextlib.suppress(FileNotFoundError):
-                file_mode |= os.stat(os.path.join(root, _CURRENT)).st_mode & 0o666
-            return cls(status.st_uid, status.st_gid, file_mode, (status.st_mode & 0o777) | 0o700)
-        parent = os.path.dirname(root)
-        while not os.path.isdir(parent):
-            parent = os.path.dirname(parent)
-        status = os.stat(parent)
-        return cls(status.st_uid, status.st_gid)
-
-    def give(self, descriptor: int, mode: int) -> None:
-        """Give an open file or directory this owner, as far as this process may, and a mode."""
-        if os.geteuid() == 0:
-            os.fchown(descriptor, self.uid, self.gid)
-        os.fchmod(descriptor, mode)
-
-    def create_file(self, path: str) -> int:
-        """Create a new file; return its descriptor, for writing."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self.give(descriptor, self.file_mode)
-        return descriptor
-
-    def make_directory(self, path: str) -> None:
-        """Create a directory, and the parents that it lacks, all with this owner."""
-        if os.path.isdir(path):
-            return
-        self.make_directory(os.path.dirname(path))
-        os.mkdir(path, 0o700)
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            self.give(descriptor, self.directory_mode)
-        finally:
-            os.close(descriptor)
-        durable.fsync_directory(os.path.dirname(path))
-
-
-@dataclass(frozen=True)
-class Record:
-    """What ``restore.json`` says once an exchange begins; ``roots``: path and kind, the DB directory first."""
-
-    id: str
-    roots: tuple[tuple[str, str], ...]
-    old: tuple[int, int] | None = None
-    new_names: tuple[str, ...] = ()
-    old_names: tuple[str, ...] = ()
-
-    def encode(self) -> bytes:
-        """As JSON."""
-        return json.dumps({"format": _FORMAT, **vars(self)}).encode() + b"\n"
-
-
-def read_record(directory: str) -> Record | None:
-    """Read a directory's ``restore.json``; None when there is none, or an empty one.
-
-    :raises CorruptionError: when it is not one of ours.
-    """
-    path = os.path.join(directory, RECORD_NAME)
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if not data:
-        return None
-    try:
-        values = json.loads(data)
-        if values.pop("format") != _FORMAT:
-            raise ValueError("unknown format")
-        values["roots"] = tuple((str(root), str(kind)) for root, kind in values["roots"])
-        values["old"] = None if values["old"] is None else (int(values["old"][0]), int(values["old"][1]))
-        for name in ("new_names", "old_names"):
-            values[name] = tuple(_plain(item) for item in values[name])
-        return Record(**values)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise CorruptionError(f"{path}: not a record of a restore: {type(error).__name__}: {error}") from None
-
-
-def _plain(name: Any) -> str:
-    if not isinstance(name, str) or name in ("", ".", "..") or "/" in name:
-        raise ValueError(f"{name!r} is not a file name")
-    return name
 
 
 class Place:
     """A directory that is replaced as a whole: what is common to both kinds.
 
     :param root: the directory's real path; it need not be there.
-    :param kept: names in it that stay where they are.
+    :param staging: where its successor is built.
     """
 
     kind = ""
@@ -156,6 +56,8 @@ class Place:
         self.ownership = Ownership.of(root)
         self.exists = False  # there, and locked
         self._was_there = os.path.isdir(root)
+        self.is_exchanged = False
+        self._is_ours = False  # the staging place: locked, and litter or new
         self._locks: list[int] = []
 
     def lock(self) -> None:
@@ -173,6 +75,7 @@ class Place:
                 break
             self.unlock()
         self._check_litter()
+        self._is_ours = True
         _empty(self.staging)
         with open(os.path.join(self.staging, RECORD_NAME), "xb"):
             pass
@@ -223,7 +126,14 @@ class Place:
         raise NotImplementedError
 
     def abandon(self) -> None:
-        """Remove what was built, as far as possible; what is left is known as litter."""
+        """Remove what was built, as far as possible; what is left is known as litter.
+
+        Nothing after an exchange that was not undone: the old directory may be in that place.
+        """
+        if self._is_ours and not self.is_exchanged:
+            self._clear()
+
+    def _clear(self) -> None:
         with contextlib.suppress(OSError):
             _empty(self.staging)
             os.rmdir(self.staging)
@@ -252,6 +162,7 @@ class BesidePlace(Place):
         """Exchange the two directories."""
         record = Record(run_id, tuple(roots), _identity(self.root) if self.exists else None)
         durable.write_file(os.path.join(self.staging, RECORD_NAME), record.encode())
+        self.is_exchanged = True
         self._swap()
 
     def undo(self, run_id: str) -> None:
@@ -259,6 +170,7 @@ class BesidePlace(Place):
         record = read_record(self.root)
         if record is not None and record.id == run_id:
             self._swap(back=True)
+        self.is_exchanged = False
 
     def _swap(self, *, back: bool = False) -> None:
         if os.path.isdir(self.staging) and os.path.isdir(self.root):
@@ -269,16 +181,20 @@ class BesidePlace(Place):
 
     def finish(self) -> None:
         """Remove the old directory, then the record."""
-        self.abandon()
+        self._clear()
         if os.path.lexists(self.staging):
             logger.warning("%s: what was replaced could not be removed; the next restore removes it", self.staging)
             return
-        os.unlink(os.path.join(self.root, RECORD_NAME))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.root, RECORD_NAME))
         durable.fsync_directory(self.root)
 
 
 class InsidePlace(Place):
-    """A directory that stays, and whose entries are replaced."""
+    """A directory that stays, and whose entries are replaced.
+
+    :param kept: names in it that stay where they are, beside :data:`KEPT`.
+    """
 
     kind = "inside"
 
@@ -288,8 +204,14 @@ class InsidePlace(Place):
         self.kept = KEPT | set(kept)
 
     def _check_litter(self) -> None:
-        if os.path.lexists(self.old):
-            shutil.rmtree(self.old)
+        if not os.path.lexists(self.old):
+            return
+        if os.path.lexists(os.path.join(self.old, _CURRENT)) and is_blocked(self.root):
+            raise ExistsError(
+                f"{self.old}: holds the old database, and how it got there cannot be told (no {RECORD_NAME}); move its "
+                f"files back to {self.root}, CURRENT last"
+            )
+        shutil.rmtree(self.old)
 
     def old_names(self) -> list[str]:
         """Entries that are to be replaced."""
@@ -301,10 +223,12 @@ class InsidePlace(Place):
         old = self.old_names()
         record = Record(run_id, tuple(roots), None, tuple(new), tuple(old))
         durable.write_file(os.path.join(self.staging, RECORD_NAME), record.encode())
+        self.is_exchanged = True
         os.mkdir(self.old, 0o700)
         if _CURRENT in new:
             if _CURRENT in old:
-                os.link(self._path(_CURRENT), os.path.join(self.old, _CURRENT), follow_symlinks=False)
+                with open(self._path(_CURRENT), "rb") as file:
+                    self.ownership.write_file(os.path.join(self.old, _CURRENT), file.read())
             durable.fsync_directory(self.old)
             os.replace(os.path.join(self.staging, _CURRENT), self._path(_CURRENT))
             durable.fsync_directory(self.root)
@@ -320,6 +244,7 @@ class InsidePlace(Place):
         """Move the new entries down and the old ones back, CURRENT last."""
         record = read_record(self.staging)
         if record is None or record.id != run_id:
+            self.is_exchanged = False
             return
         for name in record.new_names:
             staged = os.path.join(self.staging, name)
@@ -335,11 +260,24 @@ class InsidePlace(Place):
         durable.fsync_directory(self.root)
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(self.old)
+        self.is_exchanged = False
+
+    def reclaimable_bytes(self) -> int:
+        """Bytes that :meth:`empty` frees: what other names are linked to stays."""
+        found = 0
+        for name in self.old_names():
+            for directory, _, names in os.walk(self._path(name)) if os.path.isdir(self._path(name)) else ():
+                found += sum(_single_bytes(os.path.join(directory, inner)) for inner in names)
+            found += _single_bytes(self._path(name))
+        return found
 
     def empty(self) -> None:
         """Remove the old entries for good, to make room; a DB directory's CURRENT is blocked first, and stays so."""
         if os.path.lexists(self._path(_CURRENT)):
-            durable.write_file(self._path(_CURRENT), BLOCKED)
+            blocked = os.path.join(self.staging, REAL_CURRENT_NAME)
+            self.ownership.write_file(blocked, BLOCKED)
+            os.replace(blocked, self._path(_CURRENT))
+            durable.fsync_directory(self.root)
         for name in self.old_names():
             if name != _CURRENT:
                 _remove(self._path(name))
@@ -347,14 +285,14 @@ class InsidePlace(Place):
     def abandon(self) -> None:
         """Remove what was built, and the directory itself if it was made for it."""
         super().abandon()
-        if not self._was_there:
+        if self._is_ours and not self._was_there and not self.is_exchanged:
             with contextlib.suppress(OSError):
                 os.rmdir(self.root)
 
     def finish(self) -> None:
         """Remove the old entries and the place where the new ones were built."""
         shutil.rmtree(self.old, ignore_errors=True)
-        self.abandon()
+        self._clear()
         durable.fsync_directory(self.root)
 
     def _path(self, name: str) -> str:
@@ -388,15 +326,11 @@ def undo_unfinished(db_dir: str) -> bool:
 
     :raises BusyError: when that run is not dead.
     """
-    try:
-        with open(os.path.join(db_dir, _CURRENT), "rb") as file:
-            if file.read(len(BLOCKED) + 1) != BLOCKED:
-                return False
-        descriptor = durable.lock_directory(db_dir)
-    except FileNotFoundError:
+    if not is_blocked(db_dir):
         return False
+    descriptor = durable.lock_directory(db_dir)
     try:
-        record = read_record(db_dir) or read_record(os.path.join(db_dir, STAGING_NAME))
+        record = read_record(os.path.join(db_dir, STAGING_NAME)) or read_record(db_dir)
         if record is None:  # of a restore in place, which has emptied the directory first
             return False
         for root, kind in reversed(record.roots):
@@ -405,6 +339,15 @@ def undo_unfinished(db_dir: str) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def is_blocked(db_dir: str) -> bool:
+    """Whether a DB directory's CURRENT is the one that no RocksDB opens."""
+    try:
+        with open(os.path.join(db_dir, _CURRENT), "rb") as file:
+            return file.read(len(BLOCKED) + 1) == BLOCKED
+    except FileNotFoundError:
+        return False
 
 
 def read_mount_points() -> list[str]:
@@ -419,6 +362,11 @@ def read_mount_points() -> list[str]:
 def contains(parent: str, child: str) -> bool:
     """Whether a path is, or lies below, another."""
     return child == parent or child.startswith(parent.rstrip("/") + "/")
+
+
+def _single_bytes(path: str) -> int:
+    status = os.lstat(path)
+    return status.st_blocks * 512 if status.st_nlink == 1 and stat.S_ISREG(status.st_mode) else 0
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.completeness import check_completeness
+from airflow_provider_rocksdb.core.database_lock import require_closed
 from airflow_provider_rocksdb.core.errors import (
     CorruptionError,
     IncompleteError,
@@ -27,7 +27,7 @@ from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_n
 from airflow_provider_rocksdb.core.live_database import newest_options
 from airflow_provider_rocksdb.core.repository_layout import META, SHARED, private_folder
 from airflow_provider_rocksdb.core.repository_listing import ReadMeta, list_metas, read_meta
-from airflow_provider_rocksdb.core.restore_target import CONFIG_NAME
+from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME
 from airflow_provider_rocksdb.core.storage import Storage
 from airflow_provider_rocksdb.core.transfer import TransferOptions
 
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 Layout = Literal["backup_engine", "directory"]
 
 _CURRENT = "CURRENT"
+_REASONS_SHOWN = 10
 _SHARED_FOLDERS = (SHARED, "shared")  # the second: BackupEngine without share_files_with_checksum
 _RESTORED_TYPES = (FileType.WAL, FileType.TABLE, FileType.BLOB, FileType.IDENTITY)
 
@@ -105,11 +106,11 @@ class _Repository:
         for number in sorted(sizes, reverse=True):
             try:
                 backup = read_meta(self.storage, number, sizes[number], self.options, self.stop)
-                return self._describe(backup, tuple(str(failure) for failure in failures))
+                return self._describe(backup, tuple(str(failure) for failure in failures[:_REASONS_SHOWN]))
             except (CorruptionError, IncompleteError, NotSupportedError, NotFoundError) as error:
                 logger.warning("backup %d is not valid, and is passed over: %s", number, error)
                 failures.append(error)
-        texts = "; ".join(str(failure) for failure in failures)
+        texts = "; ".join(str(failure) for failure in failures[:_REASONS_SHOWN])
         raise type(failures[0])(f"{self.storage.url}: none of {len(failures)} backups is valid: {texts}")
 
     def _describe(self, backup: ReadMeta, skipped: tuple[str, ...]) -> Source:
@@ -145,7 +146,7 @@ class _Repository:
 def _describe_directory(storage: Storage, options: TransferOptions, stop: threading.Event | None) -> Source:
     """List the files of a database as it is; it must be whole, and at rest."""
     if storage.is_local:
-        durable.require_closed(storage.path(""))
+        require_closed(storage.path(""))
     found = check_completeness(storage.path(""), filesystem=storage.own_file_system(), stop=stop)
     found.raise_for_state()
     names = options.retry(lambda: storage.list(""), storage, storage.url, stop)

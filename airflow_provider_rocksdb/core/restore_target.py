@@ -24,74 +24,43 @@ import contextlib
 import dataclasses
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.completeness import Completeness, Level, check_completeness
+from airflow_provider_rocksdb.core.database_lock import locked_database, require_closed
 from airflow_provider_rocksdb.core.errors import (
     CorruptionError,
     ExistsError,
     InvalidArgumentError,
-    NoSpaceError,
 )
-from airflow_provider_rocksdb.core.format.filename import (
-    FileName,
-    FileType,
-    blob_file_name,
-    decode_current,
-    descriptor_file_name,
-    leveldb_table_file_name,
-    parse_file_name,
-    table_file_name,
-    wal_file_name,
-)
+from airflow_provider_rocksdb.core.format.filename import FileName, FileType, decode_current, parse_file_name
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records
-from airflow_provider_rocksdb.core.format.manifest import ManifestReader
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
 from airflow_provider_rocksdb.core.format.version_edit import clear_path_ids
 from airflow_provider_rocksdb.core.paths import DatabasePaths
+from airflow_provider_rocksdb.core.restore_manifest import RestoredManifest, read_restored_manifest
+from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME, parse_restored_name
 from airflow_provider_rocksdb.core.restore_places import (
     BLOCKED,
-    KEPT,
+    OLD_NAME,
+    OURS,
     REAL_CURRENT_NAME,
-    RECORD_NAME,
+    STAGING_NAME,
     InsidePlace,
+    Place,
     contains,
     plan_places,
     undo_unfinished,
 )
-
-CONFIG_NAME = "rocksdict-config.json"
+from airflow_provider_rocksdb.core.restore_record import RECORD_NAME
 
 _CURRENT = "CURRENT"
 _MAX_CURRENT_BYTES = 4096
 _MAX_OPTIONS_BYTES = 64 * 1024 * 1024
-_OURS = frozenset([CONFIG_NAME, "checkpoint.json", RECORD_NAME, REAL_CURRENT_NAME, "archive"])
+_BESIDE_ROCKSDBS = frozenset([CONFIG_NAME, "checkpoint.json", "archive"])
 _SHARED_TYPES = (FileType.TABLE, FileType.BLOB)
-_WRITTEN_NAMES = {
-    FileType.WAL: (wal_file_name,),
-    FileType.TABLE: (table_file_name, leveldb_table_file_name),
-    FileType.BLOB: (blob_file_name,),
-    FileType.DESCRIPTOR: (descriptor_file_name,),
-    FileType.OPTIONS: (lambda number: f"OPTIONS-{number:06d}",),
-    FileType.CURRENT: (lambda _: _CURRENT,),
-    FileType.IDENTITY: (lambda _: "IDENTITY",),
-}
-
-
-def parse_restored_name(name: str) -> FileName | None:
-    """Tell what a name to be restored is; None for rocksdict's own file. Untrusted input.
-
-    :raises CorruptionError: when it is not a name, exactly as RocksDB writes it, of a file that a backup may hold.
-    """
-    if name == CONFIG_NAME:
-        return None
-    parsed = parse_file_name(name)
-    if parsed is None or not any(write(parsed.number) == name for write in _WRITTEN_NAMES.get(parsed.type, ())):
-        raise CorruptionError(f"{name[:300]!r} is not the name of a file that a database is restored from")
-    return parsed
 
 
 class RestoreTarget:
@@ -105,10 +74,7 @@ class RestoreTarget:
         self.files: dict[str, int] = {}  # names reserved, with their sizes in bytes
         self._directories = self.paths.all_dirs()
         self._keys: dict[tuple[FileType | None, int], str] = {}
-        self._families: dict[int, bytes] | None = None  # of SST and blob files, by file number
-        self._comparators: dict[bytes, str] = {}
-        self._manifest = ""
-        self._has_path_ids = False
+        self._manifest: RestoredManifest | None = None  # from read_manifest() on
         self._database_lock = contextlib.ExitStack()
         self._held = False
         self.is_emptied = False  # the old database was removed
@@ -122,16 +88,20 @@ class RestoreTarget:
     @property
     def replaces(self) -> bool:
         """Whether there is something to be replaced."""
-        return any(_entries(directory) for directory in self._directories)
+        return any(self._obstacles(directory) for directory in self._directories)
 
     def lock(self) -> None:
         """Lock every directory and make the places to build in."""
         self.check_replaceable()
-        for place in self._places:
-            place.lock()
+        self.lock_places()
         self.check_replaceable()
         for directory in sorted(self._directories, key=len):
             self._places[0].ownership.make_directory(self.staged(directory))
+
+    def lock_places(self) -> None:
+        """Lock what there is, and clear what dead runs have left."""
+        for place in self._places:
+            place.lock()
 
     def check_replaceable(self) -> None:
         """Check that what is there may go: nothing, or with ``replace`` a database that nobody has open.
@@ -140,9 +110,12 @@ class RestoreTarget:
         :raises InvalidArgumentError: when something is there that is not RocksDB's, or is another database.
         :raises BusyError: when a process has the database open.
         """
-        durable.require_closed(self.paths.db_dir)
+        require_closed(self.paths.db_dir)
+        self._check_content()
+
+    def _check_content(self) -> None:
         for directory in self._directories:
-            names = _entries(directory)
+            names = self._obstacles(directory)
             if names and not self.replace:
                 raise ExistsError(
                     f"{directory}: is already there, with {len(names)} entries ({names[0]}, …); name another place, or "
@@ -158,9 +131,26 @@ class RestoreTarget:
                         f"{path}: is not RocksDB's, and would be gone with what is replaced; move it away"
                     )
 
+    def _obstacles(self, directory: str) -> list[str]:
+        """Names in a directory that stand in the way of a restore.
+
+        None when it is not there, or holds only what a program leaves that did not find its database: LOCK and LOG.
+        """
+        place = self._place_of(directory)
+        passed_over = OURS | (place.kept - {"LOCK"} if isinstance(place, InsidePlace) else set())
+        try:
+            names = sorted(set(os.listdir(directory)) - passed_over)
+        except FileNotFoundError:
+            return []
+        parsed = [parse_file_name(name) for name in names]
+        return [] if all(name and name.type in (FileType.LOCK, FileType.INFO_LOG) for name in parsed) else names
+
+    def _place_of(self, directory: str) -> Place:
+        return max((place for place in self._places if contains(place.root, directory)), key=lambda p: len(p.root))
+
     def staged(self, directory: str) -> str:
         """Place where a directory's new content is built."""
-        place = max((p for p in self._places if contains(p.root, directory)), key=lambda p: len(p.root))
+        place = self._place_of(directory)
         return os.path.normpath(os.path.join(place.staging, os.path.relpath(directory, place.root)))
 
     def reserve(self, name: str, size: int) -> str:
@@ -183,9 +173,7 @@ class RestoreTarget:
         if parsed and parsed.type is FileType.WAL:
             return self.paths.wal_dir or self.paths.db_dir
         if parsed and parsed.type in _SHARED_TYPES:
-            if self._families is None:
-                raise AssertionError("read_manifest comes before SST and blob files")
-            return self.paths.table_dir(self._families.get(parsed.number, b"default"), 0)
+            return self.paths.table_dir(self.manifest.families.get(parsed.number, b"default"), 0)
         return self.paths.db_dir
 
     def create_file(self, path: str) -> int:
@@ -200,32 +188,33 @@ class RestoreTarget:
     def is_live(self, name: str) -> bool:
         """Whether the MANIFEST that was read has an SST or blob file."""
         parsed = parse_file_name(name)
-        return parsed is not None and self._families is not None and parsed.number in self._families
+        return parsed is not None and parsed.number in self.manifest.families
+
+    @property
+    def manifest(self) -> RestoredManifest:
+        """What :meth:`read_manifest` has found."""
+        if self._manifest is None:
+            raise AssertionError("read_manifest comes before SST and blob files")
+        return self._manifest
 
     def read_manifest(self, name: str | None = None) -> None:
         """Read the MANIFEST that was created.
 
         :param name: of the MANIFEST, while CURRENT is not there yet; None: what CURRENT says.
         :raises CorruptionError: when CURRENT names none that was reserved, or it is damaged.
+        :raises InvalidArgumentError: when ``cf_paths`` names a column family that is not there.
         """
-        self._manifest = name or self._read_current()
-        reader = ManifestReader(self._manifest)
-        descriptor = os.open(self._staged_file(self._manifest), os.O_RDONLY)
-        try:
-            reader.read(lambda offset, length: durable.pread(descriptor, offset, length), self.files[self._manifest])
-        finally:
-            os.close(descriptor)
-        self._families = {}
-        for family in reader.version.column_families.values():
-            self._comparators[family.name] = family.comparator
-            for table in family.tables.values():
-                self._families[table.number] = family.name
-                self._has_path_ids = self._has_path_ids or table.path_id != 0
-            for blob in family.live_blobs():
-                self._families[blob.number] = family.name
+        name = name or self._read_current()
+        manifest = read_restored_manifest(name, self._staged_file(name), self.files[name])
+        known = sorted(os.fsdecode(family) for family in manifest.comparators)
+        for family in sorted(set(self.paths.cf_paths) - set(known)):
+            raise InvalidArgumentError(
+                f"cf_paths: the backup has no column family {family!r}; it has {', '.join(map(repr, known))}"
+            )
+        self._manifest = manifest
 
     def _read_current(self) -> str:
-        if not {_CURRENT} <= set(self.files) or self.files[_CURRENT] > _MAX_CURRENT_BYTES:
+        if _CURRENT not in self.files or self.files[_CURRENT] > _MAX_CURRENT_BYTES:
             raise CorruptionError(
                 f"CURRENT: expected at most {_MAX_CURRENT_BYTES} bytes, got {self.files.get(_CURRENT)}"
             )
@@ -234,26 +223,20 @@ class RestoreTarget:
             raise CorruptionError(f"CURRENT names {manifest}, which is not among the files")
         return manifest
 
-    def require_space(self, sizes: Mapping[str, int]) -> None:
+    def require_space(self, sizes: Mapping[str, int], *, emptied: bool = False) -> None:
         """Check the free space for files to be created, by their paths, on every file system that gets some.
 
+        :param emptied: count as free what :meth:`empty` will free.
         :raises NoSpaceError: with the bytes needed and available.
         """
-        needed: dict[int, int] = {}
-        directories: dict[int, str] = {}
-        for path, size in sizes.items():
-            directory = os.path.dirname(path)
-            device = os.stat(directory).st_dev
-            directories.setdefault(device, directory)
-            needed[device] = needed.get(device, 0) + size
-        for device, directory in directories.items():
-            available = shutil.disk_usage(directory).free
-            if needed[device] > available:
-                raise NoSpaceError(
-                    f"{directory}: {needed[device]} bytes are needed, {available} are available; free "
-                    f"{needed[device] - available} bytes, name a place on another file system, or restore in place "
-                    "(in_place), which removes the old database first"
-                )
+        freed: dict[int, int] = {}
+        for place in self._places if emptied else ():
+            if isinstance(place, InsidePlace):
+                device = os.stat(place.root).st_dev
+                freed[device] = freed.get(device, 0) + place.reclaimable_bytes()
+        durable.require_space_for(
+            sizes, freed, "" if self.in_place else ", or restore in place, which removes the old database first"
+        )
 
     def empty(self) -> None:
         """Remove what is to be replaced now, to make room: only in place."""
@@ -269,7 +252,7 @@ class RestoreTarget:
         :raises BusyError: when one has it open.
         """
         if not self._held:
-            self._database_lock.enter_context(durable.locked_database(self.paths.db_dir))
+            self._database_lock.enter_context(locked_database(self.paths.db_dir))
             self._held = True
 
     def commit(self, level: Level) -> Completeness:
@@ -284,16 +267,9 @@ class RestoreTarget:
         for place in self._places:
             place.lock_root()
         self.hold_database()
-        self.check_replaceable_again()
+        self._check_content()  # something may have appeared meanwhile
         self._exchange()
         return found
-
-    def check_replaceable_again(self) -> None:
-        """Check that nothing has appeared since that may not be replaced; the database is locked by now."""
-        if not self.replace:
-            for place in self._places:
-                if _entries(place.root):
-                    raise ExistsError(f"{place.root}: has appeared meanwhile; name another place, or allow replace")
 
     def _exchange(self) -> None:
         main = self._places[0]
@@ -303,23 +279,20 @@ class RestoreTarget:
         current = self._staged_file(_CURRENT)
         if not is_atomic:
             os.rename(current, os.path.join(main.staging, REAL_CURRENT_NAME))
-            with os.fdopen(self.create_file(current), "wb") as file:
-                file.write(BLOCKED)
-                file.flush()
-                os.fsync(file.fileno())
+            main.ownership.write_file(current, BLOCKED)
         for place in self._places:
             for directory, _, _ in os.walk(place.staging):
                 durable.fsync_directory(directory)
         try:
             for place in self._places:
                 place.exchange(run_id, roots)
+            if not is_atomic:
+                os.replace(os.path.join(main.root, REAL_CURRENT_NAME), os.path.join(main.root, _CURRENT))
+                durable.fsync_directory(main.root)
         except BaseException:
             for place in reversed(self._places):
                 place.undo(run_id)
             raise
-        if not is_atomic:
-            os.replace(os.path.join(main.root, REAL_CURRENT_NAME), os.path.join(main.root, _CURRENT))
-            durable.fsync_directory(main.root)
 
     def finish(self) -> None:
         """Remove what was replaced."""
@@ -347,10 +320,7 @@ class RestoreTarget:
     def _rewrite(self, name: str, data: bytes) -> None:
         path = self._staged_file(name)
         os.unlink(path)
-        with durable.named_errors(), os.fdopen(self.create_file(path), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        self._places[0].ownership.write_file(path, data)
 
     def _fit_options(self) -> None:
         for name, size in self.files.items():
@@ -359,15 +329,17 @@ class RestoreTarget:
                 continue
             if size > _MAX_OPTIONS_BYTES:
                 raise CorruptionError(f"{name}: {size} bytes; at most {_MAX_OPTIONS_BYTES} are read")
-            data = self._read(name)
-            fitted, changes = OptionsFile(data, name).for_copy(self._comparators, wal_dir=self.paths.wal_dir or "")
+            options = OptionsFile(self._read(name), name)
+            elsewhere = self.paths.wal_dir if self.paths.wal_dir != self.paths.db_dir else None
+            fitted, changes = options.for_copy(self.manifest.comparators, wal_dir=elsewhere or "")
             if changes:
                 self._rewrite(name, fitted)
                 self.options_changes |= changes
 
     def _fit_manifest(self) -> None:
-        if self._has_path_ids:
-            self._rewrite(self._manifest, rewrite_records(self._read(self._manifest), self._manifest, clear_path_ids))
+        name = self.manifest.name
+        if self.manifest.has_path_ids:
+            self._rewrite(name, rewrite_records(self._read(name), name, clear_path_ids))
 
     def _staged_paths(self) -> DatabasePaths:
         paths = self.paths
@@ -402,6 +374,24 @@ def open_target(paths: DatabasePaths, *, replace: bool, in_place: bool) -> Itera
             target.unlock()
 
 
+def finish_leftovers(paths: DatabasePaths) -> None:
+    """Remove what a run has left that died when its database was exchanged, and only that.
+
+    :raises BusyError: when that run is not dead.
+    """
+    directories = _real_paths(paths).all_dirs()
+    leftovers = [os.path.join(d, name) for d in directories for name in (RECORD_NAME, STAGING_NAME, OLD_NAME)]
+    if not any(os.path.lexists(path) for path in leftovers):
+        return
+    with durable.named_errors():
+        target = RestoreTarget(paths, replace=False, in_place=False)
+        try:
+            target.lock_places()
+            target.finish()
+        finally:
+            target.unlock()
+
+
 def _real_paths(paths: DatabasePaths) -> DatabasePaths:
     real = os.path.realpath
     return DatabasePaths(
@@ -423,13 +413,5 @@ def _check_directories(paths: DatabasePaths) -> None:
             )
 
 
-def _entries(directory: str) -> list[str]:
-    """Names in a directory that stand in the way of a restore; none when it is not there."""
-    try:
-        return sorted(set(os.listdir(directory)) - (KEPT - {"LOCK"}))
-    except FileNotFoundError:
-        return []
-
-
 def _is_rocksdbs(name: str) -> bool:
-    return name in _OURS or parse_file_name(name.removesuffix(".trash")) is not None
+    return name in _BESIDE_ROCKSDBS or parse_file_name(name.removesuffix(".trash")) is not None

@@ -86,11 +86,12 @@ def _run_child(place: str, timeout_seconds: float, stop: threading.Event | None)
         deadline = time.monotonic() + timeout_seconds
         while True:
             try:
-                output, errors = child.communicate(timeout=_POLL_SECONDS)
+                left = max(0.0, deadline - time.monotonic())
+                output, errors = child.communicate(timeout=min(_POLL_SECONDS, left))
                 break
             except subprocess.TimeoutExpired:
                 stopped = stop is not None and stop.is_set()
-                if stopped or time.monotonic() > deadline:
+                if stopped or time.monotonic() >= deadline:
                     os.killpg(child.pid, signal.SIGKILL)
                     child.communicate()
                     if stopped:

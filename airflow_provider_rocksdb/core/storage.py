@@ -20,10 +20,12 @@ import inspect
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
@@ -46,6 +48,7 @@ _PART_BYTES = 8 * 1024 * 1024
 _PREFETCHED_REQUESTS = 64  # of 32 KiB each
 _NO_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_TIMES = ("mtime", "LastModified", "last_modified", "modified", "modify", "updated", "created")
 _WRONG_USE = (ValueError, TypeError, ImportError)
 # what drivers raise when credentials are missing or wrong: none is a builtin's subclass
 _REFUSALS = {
@@ -57,6 +60,13 @@ _REFUSALS = {
     "PartialCredentialsError",
     "RefreshError",
 }
+
+
+class Entry(NamedTuple):
+    """A name in a folder: size in bytes, None for a folder; when it was written, in seconds since 1970 by the store."""
+
+    size: int | None
+    modified: float | None
 
 
 class Storage:
@@ -85,6 +95,7 @@ class Storage:
         self._is_object_store = bool(self._protocols & _OBJECT_STORES)
         can_rename = getattr(type(filesystem), "mv", None) is not AbstractFileSystem.mv
         self.renames = self.is_local or (can_rename and not self._is_object_store)
+        self.lists_trees = _has_own_find(type(filesystem))
         self._own = threading.local()
         self._own.filesystem = filesystem  # for this thread, which has brought it
 
@@ -104,19 +115,38 @@ class Storage:
 
     def list(self, folder: str) -> dict[str, int | None]:
         """Names in a folder with sizes in bytes, None for folders; empty when the folder is not there."""
+        return {name: entry.size for name, entry in self.list_entries(folder).items()}
+
+    def list_entries(self, folder: str) -> dict[str, Entry]:
+        """Names in a folder, as :meth:`list`, with times where the store tells them."""
         filesystem, path = self.own_file_system(), self.path(folder)
         filesystem.invalidate_cache()
         try:
             entries = filesystem.ls(path, detail=True)
         except FileNotFoundError:
             return {}
-        found: dict[str, int | None] = {}
+        found = {}
         for entry in entries:
             name = entry["name"].rstrip("/")
             if name.strip("/") != path.strip("/"):  # the folder's own marker object
                 is_file = entry["type"] == "file" and entry.get("size") is not None
-                found[name.rpartition("/")[2]] = int(entry["size"]) if is_file else None
+                found[name.rpartition("/")[2]] = Entry(int(entry["size"]) if is_file else None, _read_time(entry))
         return found
+
+    def list_tree(self, folder: str) -> dict[str, int | None]:
+        """Files below a folder, at any depth, with sizes in bytes; where ``lists_trees``, as cheaply as one folder.
+
+        Names are relative to the root. Empty when the folder is not there.
+        """
+        filesystem, path = self.own_file_system(), self.path(folder)
+        filesystem.invalidate_cache()
+        try:
+            entries = filesystem.find(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        below = path.strip("/") + "/"
+        names = ((entry["name"].strip("/"), entry.get("size")) for entry in entries.values())
+        return {f"{folder}/{name.removeprefix(below)}": size for name, size in names if name.startswith(below)}
 
     def read(self, name: str) -> bytes:
         """Whole content of a file; the caller knows that it is small."""
@@ -279,6 +309,11 @@ class Storage:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         self.write(name, data)
 
+    def delete(self, name: str) -> None:
+        """Delete a file; that it is not there is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            self.own_file_system().rm_file(self.path(name))
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove files as far as that is possible and allowed; folders that are empty then go too."""
         filesystem, folders = self.own_file_system(), set()
@@ -322,6 +357,26 @@ def translating(where: str) -> Iterator[None]:
         if named is None or named is error:
             raise
         raise named from error
+
+
+def _has_own_find(kind: type[AbstractFileSystem]) -> bool:
+    """Whether a kind of file system lists trees itself, and not folder by folder."""
+    if issubclass(kind, AsyncFileSystem):
+        return kind._find is not AsyncFileSystem._find
+    return kind.find is not AbstractFileSystem.find
+
+
+def _read_time(entry: Mapping[str, Any]) -> float | None:
+    """Time of the last write in what a driver lists, by each driver's name for it."""
+    value = next((entry[name] for name in _TIMES if entry.get(name)), None)
+    if isinstance(value, str):
+        try:
+            value = datetime.strptime(value[:14], "%Y%m%d%H%M%S")  # noqa: DTZ007 -- FTP's (RFC 3659), in UTC
+        except ValueError:
+            return None
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _part_bytes(size: int) -> int:

@@ -1,10 +1,10 @@
-"""What every task of this provider has: the connection, the checkpoint it means, and a way to be stopped."""
+"""What tasks of this provider have in common: the connection, a way to be stopped, directories, storage, uploading."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -14,6 +14,7 @@ from airflow_provider_rocksdb.hooks.rocksdb import RocksDBHook
 from airflow_provider_rocksdb.utils.checkpoint import (
     CheckpointReference,
     default_checkpoint_dir,
+    describe_run,
     find_created,
     read_reference,
 )
@@ -21,6 +22,13 @@ from airflow_provider_rocksdb.utils.errors import retry_only_transient
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from fsspec import AbstractFileSystem
+
+    from airflow_provider_rocksdb.core.archive_layout import Compression
+    from airflow_provider_rocksdb.core.completeness import Level
+    from airflow_provider_rocksdb.core.paths import DatabasePaths
+    from airflow_provider_rocksdb.core.transfer import TransferOptions
+    from airflow_provider_rocksdb.core.upload import Layout
 
 
 class RocksDBBaseOperator(BaseOperator):
@@ -78,3 +86,143 @@ class RocksDBBaseOperator(BaseOperator):
             db_dir = self.hook.get_paths(db_dir=self.db_dir).db_dir
             reference = CheckpointReference(default_checkpoint_dir(db_dir, context))
         return reference
+
+
+class RocksDBPathsOperator(RocksDBBaseOperator):
+    """Base of tasks that need every directory of a database.
+
+    :param db_dir: the DB directory. When it is given, no directory is taken from the connection.
+    :param wal_dir: RocksDB's ``wal_dir``, where it is not what OPTIONS says.
+    :param db_paths: RocksDB's ``db_paths``, all of them, in their order.
+    :param cf_paths: RocksDB's ``cf_paths`` by column family name.
+    """
+
+    template_fields: Sequence[str] = (*RocksDBBaseOperator.template_fields, "wal_dir", "db_paths", "cf_paths")
+
+    def __init__(
+        self,
+        *,
+        wal_dir: str | None = None,
+        db_paths: Sequence[str] | None = None,
+        cf_paths: Mapping[str, Sequence[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.wal_dir = wal_dir
+        self.db_paths = db_paths
+        self.cf_paths = cf_paths
+
+    def get_paths(self) -> DatabasePaths:
+        """Return the directories that were given, else those of the connection.
+
+        :raises InvalidArgumentError: when there is no DB directory, or a value has the wrong form.
+        """
+        return self.hook.get_paths(
+            db_dir=self.db_dir, wal_dir=self.wal_dir, db_paths=self.db_paths, cf_paths=self.cf_paths
+        )
+
+
+class RocksDBStorageOperator(RocksDBBaseOperator):
+    """Base of tasks that use a backup repository.
+
+    :param backup_dir: path or URL of the backup repository; default: that of the connection.
+    :param storage_conn_id: Airflow connection of the storage; default: that of the RocksDB connection.
+    :param storage_options: arguments of the fsspec file system, instead of a storage connection. They are part of the
+        DAG's code: put secrets into a connection.
+    """
+
+    template_fields: Sequence[str] = (*RocksDBBaseOperator.template_fields, "backup_dir", "storage_conn_id")
+
+    def __init__(
+        self,
+        *,
+        backup_dir: str | None = None,
+        storage_conn_id: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backup_dir = backup_dir
+        self.storage_conn_id = storage_conn_id
+        self.storage_options = storage_options
+
+    def get_storage(self) -> tuple[AbstractFileSystem, str]:
+        """Return the file system of the repository, and the path on it.
+
+        :raises InvalidArgumentError, AirflowNotFoundException: as :func:`.hooks.storage.resolve_storage`.
+        """
+        return self.hook.get_storage(self.backup_dir, self.storage_conn_id, self.storage_options)
+
+
+class RocksDBTransferOperator(RocksDBStorageOperator):
+    """Base of tasks that move files to or from a backup repository.
+
+    :param max_workers: files moved at a time.
+    :param max_bytes_per_second: limit of the rate of all files together.
+    """
+
+    def __init__(self, *, max_workers: int = 4, max_bytes_per_second: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_workers = max_workers
+        self.max_bytes_per_second = max_bytes_per_second
+
+    def transfer_options(self) -> TransferOptions:
+        """Return these for the core.
+
+        :raises InvalidArgumentError: for numbers that make no sense.
+        """
+        from airflow_provider_rocksdb.core.transfer import TransferOptions
+
+        return TransferOptions(max_workers=self.max_workers, max_bytes_per_second=self.max_bytes_per_second)
+
+
+class RocksDBUploadOperator(RocksDBTransferOperator):
+    """Base of tasks that upload a checkpoint.
+
+    :param layout: ``backup_engine`` (a repository, incremental), ``directory`` (the checkpoint as it is; give each run
+        a directory of its own) or ``archive`` (one compressed stream; ``backup_dir`` is its folder, or its name).
+    :param level: how far the checkpoint is checked first: ``files``, ``checksums`` or ``blocks``.
+    :param allow_other_source: accept a repository that belongs to another database, host or path.
+    :param compression: of an archive: ``zstd``, ``gzip`` or ``none``; default: what its name says, else ``zstd``.
+    :param compression_level: 1 to 19 for zstd, 1 to 9 for gzip.
+    :param compression_threads: threads that zstd compresses with.
+    """
+
+    def __init__(
+        self,
+        *,
+        layout: Layout = "backup_engine",
+        level: Level = "files",
+        allow_other_source: bool = False,
+        compression: Compression | None = None,
+        compression_level: int | None = None,
+        compression_threads: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.layout = layout
+        self.level = level
+        self.allow_other_source = allow_other_source
+        self.compression = compression
+        self.compression_level = compression_level
+        self.compression_threads = compression_threads
+
+    def upload(
+        self, checkpoint_dir: str, storage: tuple[AbstractFileSystem, str], context: Context, stop: threading.Event
+    ) -> dict[str, Any]:
+        """Check a checkpoint and upload it; return what was sent."""
+        from airflow_provider_rocksdb.core.upload import upload_checkpoint
+
+        return upload_checkpoint(
+            checkpoint_dir,
+            *storage,
+            layout=self.layout,
+            level=self.level,
+            app_metadata=describe_run(context),
+            allow_other_source=self.allow_other_source,
+            compression=self.compression,
+            compression_level=self.compression_level,
+            compression_threads=self.compression_threads,
+            options=self.transfer_options(),
+            stop=stop,
+        )

@@ -1,4 +1,4 @@
-"""Create a checkpoint of a RocksDB database, and delete it."""
+"""Checkpoints of a RocksDB database; its backup in one task; its backups verified and pruned."""
 
 from __future__ import annotations
 
@@ -6,16 +6,31 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rocksdb.operators.base import RocksDBBaseOperator
+from airflow_provider_rocksdb.core.errors import InvalidArgumentError
+from airflow_provider_rocksdb.operators.base import (
+    RocksDBBaseOperator,
+    RocksDBPathsOperator,
+    RocksDBStorageOperator,
+    RocksDBTransferOperator,
+    RocksDBUploadOperator,
+)
+from airflow_provider_rocksdb.utils.backup import read_backup_id
 from airflow_provider_rocksdb.utils.checkpoint import default_checkpoint_dir, describe_run
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    import threading
 
+    from airflow.providers.common.compat.sdk import Context
+    from fsspec import AbstractFileSystem
+
+    from airflow_provider_rocksdb.core.retention import RetentionPolicy
+    from airflow_provider_rocksdb.core.verify import VerifyLevel
     from airflow_provider_rocksdb.hooks.rocksdb import Mode
 
+_MAX_LISTED = 200  # items of a list in an XCom
 
-class RocksDBCreateCheckpointOperator(RocksDBBaseOperator):
+
+class RocksDBCreateCheckpointOperator(RocksDBPathsOperator):
     """Create a checkpoint: an openable directory of hard links and copies, of a database that may be running.
 
     The result is a small dict: ``checkpoint_dir``, ``hostname``, ``db_id``, ``sequence_number``, ``file_count``,
@@ -25,11 +40,8 @@ class RocksDBCreateCheckpointOperator(RocksDBBaseOperator):
 
     A retry replaces the checkpoint that an earlier try of the same task in the same run made.
 
-    :param rocksdb_conn_id: connection of type ``rocksdb``.
-    :param db_dir: the DB directory. When it is given, no directory is taken from the connection.
-    :param wal_dir: RocksDB's ``wal_dir``, where it is not what OPTIONS says.
-    :param db_paths: RocksDB's ``db_paths``, all of them, in their order.
-    :param cf_paths: RocksDB's ``cf_paths`` by column family name.
+    Directories of the database: see :class:`.RocksDBPathsOperator`.
+
     :param checkpoint_dir: to be created, on the database's file system; default:
         ``<db_dir>.checkpoints/<DAG id>__<run id>``, with ``__<map index>`` for a mapped task (with ``allow_inside``:
         ``<db_dir>/.checkpoints/…``).
@@ -40,20 +52,11 @@ class RocksDBCreateCheckpointOperator(RocksDBBaseOperator):
     :param timeout_seconds: give up when the database could not be captured by then.
     """
 
-    template_fields: Sequence[str] = (
-        *RocksDBBaseOperator.template_fields,
-        "wal_dir",
-        "db_paths",
-        "cf_paths",
-        "checkpoint_dir",
-    )
+    template_fields: Sequence[str] = (*RocksDBPathsOperator.template_fields, "checkpoint_dir")
 
     def __init__(
         self,
         *,
-        wal_dir: str | None = None,
-        db_paths: Sequence[str] | None = None,
-        cf_paths: Mapping[str, Sequence[str]] | None = None,
         checkpoint_dir: str | None = None,
         mode: Mode = "live",
         replace: bool = False,
@@ -64,9 +67,6 @@ class RocksDBCreateCheckpointOperator(RocksDBBaseOperator):
     ) -> None:
         kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
-        self.wal_dir = wal_dir
-        self.db_paths = db_paths
-        self.cf_paths = cf_paths
         self.checkpoint_dir = checkpoint_dir
         self.mode = mode
         self.replace = replace
@@ -79,9 +79,7 @@ class RocksDBCreateCheckpointOperator(RocksDBBaseOperator):
         from airflow_provider_rocksdb.core.checkpoint import same_run
 
         with self.stoppable() as stop:
-            paths = self.hook.get_paths(
-                db_dir=self.db_dir, wal_dir=self.wal_dir, db_paths=self.db_paths, cf_paths=self.cf_paths
-            )
+            paths = self.get_paths()
             place = self.checkpoint_dir or default_checkpoint_dir(paths.db_dir, context, inside=self.allow_inside)
             run = describe_run(context)
             checkpoint = self.hook.create_checkpoint(
@@ -101,7 +99,7 @@ class RocksDBCreateCheckpointOperator(RocksDBBaseOperator):
 class RocksDBDeleteCheckpointOperator(RocksDBBaseOperator):
     """Delete a checkpoint that this provider made, and what a killed task has left of it.
 
-    That there is none is no error: ``create.as_setup() >> upload >> delete.as_teardown(setups=create)`` also cleans up
+    That there is none is no error: ``create >> upload >> delete.as_teardown(setups=create)`` also cleans up
     after a create task that failed. That the checkpoint lies on another host is an error, which names both.
 
     :param rocksdb_conn_id: connection of type ``rocksdb``.
@@ -131,3 +129,213 @@ class RocksDBDeleteCheckpointOperator(RocksDBBaseOperator):
             deleted = delete_checkpoint(checkpoint_dir, force=self.force)
         self.log.info("%s %s", "Deleted" if deleted else "Nothing to delete at", checkpoint_dir)
         return {"checkpoint_dir": checkpoint_dir, "deleted": deleted}
+
+
+class RocksDBBackupOperator(RocksDBPathsOperator, RocksDBUploadOperator):
+    """Back up a database in one task on one host: checkpoint, check, upload, prune, and no checkpoint stays.
+
+    For workers that share no disk: each database's worker does it all. A retry sends what the tries before it have not.
+    The checkpoint is deleted however the task ends; what a worker killed with -9 leaves, the next run deletes.
+
+    The result is that of the upload, with the checkpoint's summary as ``checkpoint``, and what was pruned as ``prune``.
+    Directories, storage and layout: see :class:`.RocksDBPathsOperator` and :class:`.RocksDBUploadOperator`.
+
+    :param mode: as of :class:`RocksDBCreateCheckpointOperator`; so are ``allow_copy``, ``allow_inside`` and
+        ``timeout_seconds``.
+    :param retention: rules of :class:`RocksDBPruneBackupsOperator`, such as ``{"keep_daily": 7, "keep_weekly": 5}``;
+        None: nothing is deleted.
+    :param grace_seconds: of the prune: how long an object must have been seen unreferenced before it is deleted.
+    """
+
+    template_fields: Sequence[str] = (
+        *RocksDBPathsOperator.template_fields,
+        *RocksDBUploadOperator.template_fields[len(RocksDBBaseOperator.template_fields) :],
+    )
+
+    def __init__(
+        self,
+        *,
+        mode: Mode = "live",
+        allow_copy: bool = False,
+        allow_inside: bool = False,
+        timeout_seconds: float = 300.0,
+        retention: Mapping[str, Any] | None = None,
+        grace_seconds: float = 86400.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.mode = mode
+        self.allow_copy = allow_copy
+        self.allow_inside = allow_inside
+        self.timeout_seconds = timeout_seconds
+        self.retention = retention
+        self.grace_seconds = grace_seconds
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Back up; return what was sent."""
+        from airflow_provider_rocksdb.core.temporary_checkpoint import temporary_checkpoint_dir
+
+        with self.stoppable() as stop:
+            policy = self._read_policy()
+            paths, storage = self.get_paths(), self.get_storage()
+            with temporary_checkpoint_dir(paths.db_dir, inside=self.allow_inside) as checkpoint_dir:
+                checkpoint = self.hook.create_checkpoint(
+                    checkpoint_dir,
+                    paths=paths,
+                    mode=self.mode,
+                    allow_copy=self.allow_copy,
+                    allow_inside=self.allow_inside,
+                    timeout_seconds=self.timeout_seconds,
+                    run=describe_run(context),
+                    stop=stop,
+                )
+                done = self.upload(checkpoint_dir, storage, context, stop)
+            pruned = {} if policy is None else self._prune(storage, policy, stop)
+        return {**done, "checkpoint": checkpoint.summary(), "prune": pruned}
+
+    def _read_policy(self) -> RetentionPolicy | None:
+        from airflow_provider_rocksdb.core.retention import RetentionPolicy
+
+        if self.retention is None:
+            return None
+        if self.layout != "backup_engine":
+            raise InvalidArgumentError(f"retention: goes with layout backup_engine, and not with {self.layout}")
+        return RetentionPolicy.of(self.retention)
+
+    def _prune(
+        self, storage: tuple[AbstractFileSystem, str], policy: RetentionPolicy, stop: threading.Event
+    ) -> dict[str, Any]:
+        from airflow_provider_rocksdb.core.prune import prune_backups
+
+        result = prune_backups(*storage, policy, grace_seconds=self.grace_seconds, stop=stop)
+        for line in result.lines():
+            self.log.info("%s", line)
+        return result.to_dict(limit=_MAX_LISTED)
+
+
+class RocksDBVerifyBackupOperator(RocksDBTransferOperator):
+    """Verify the newest backup of a repository, one, or all: by a listing, by reading, or by a restore drill.
+
+    The task fails when anything is missing, wrong, or could not be checked, and when there is no backup; every problem
+    is in the log, and the first ten are in the error. What could not be checked is tried again, damage is not. The
+    result says what was verified, and how much was read of it (``read_files``, ``read_bytes``, ``read_share``).
+
+    Storage and rate: see :class:`.RocksDBTransferOperator`.
+
+    :param backup_id: which backup; default: the newest.
+    :param all_backups: verify every backup.
+    :param level: ``files`` (names and sizes), ``checksums`` (read everything, compare CRC32C) or ``restore`` (restore
+        each backup into a scratch directory and read every block of it).
+    :param sample_percent: at level ``checksums``, how much of all files to read, each day another part: a daily 5 reads
+        everything in 20 days.
+    :param scratch_dir: where level ``restore`` restores, which takes the size of the database; default: the
+        directory of temporary files.
+    :param check_timeout_seconds: limit for reading the blocks of one restored backup.
+    """
+
+    template_fields: Sequence[str] = (*RocksDBTransferOperator.template_fields, "backup_id", "scratch_dir")
+
+    def __init__(
+        self,
+        *,
+        backup_id: int | str | None = None,
+        all_backups: bool = False,
+        level: VerifyLevel = "files",
+        sample_percent: float | None = None,
+        scratch_dir: str | None = None,
+        check_timeout_seconds: float = 3600.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backup_id = backup_id
+        self.all_backups = all_backups
+        self.level = level
+        self.sample_percent = sample_percent
+        self.scratch_dir = scratch_dir
+        self.check_timeout_seconds = check_timeout_seconds
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 -- Airflow's signature
+        """Verify; return what was verified, and how much was read."""
+        from airflow_provider_rocksdb.core.verify import verify_backups
+
+        with self.stoppable() as stop:
+            filesystem, root = self.get_storage()
+            report = verify_backups(
+                filesystem,
+                root,
+                backup_id=read_backup_id(self.backup_id),
+                all_backups=self.all_backups,
+                level=self.level,
+                sample_percent=self.sample_percent,
+                scratch_dir=self.scratch_dir,
+                timeout_seconds=self.check_timeout_seconds,
+                options=self.transfer_options(),
+                stop=stop,
+            )
+            for problem in report.problems:
+                self.log.error("%s", problem)
+            report.raise_for_state()
+        self.log.info("%s: %s", report.backup_dir, report.summary)
+        return report.to_dict()
+
+
+class RocksDBPruneBackupsOperator(RocksDBStorageOperator):
+    """Delete backups by policy, and in time what only they needed: objects wait for a grace period first.
+
+    The rules are restic's; a backup is kept when any of them keeps it, and the newest always. The plan, with a reason
+    for each backup, is logged and returned, the newest backups of it; what could not be deleted is, too, and is tried
+    again by the next run. A meta that cannot be read fails the task, after everything else that it may do is done.
+
+    Storage: see :class:`.RocksDBStorageOperator`.
+
+    :param keep_last: keep the newest so many backups; -1: all.
+    :param keep_hourly: keep the newest backup of each hour (UTC), for so many hours that have one; so for
+        ``keep_daily``, ``keep_weekly`` (from Monday), ``keep_monthly`` and ``keep_yearly``.
+    :param keep_within: keep all that are younger than the newest less this, such as ``2y5m7d3h``.
+    :param grace_seconds: how long an object must have been seen unreferenced before it is deleted.
+    :param plan_only: only say what would be done (a dry run).
+    """
+
+    template_fields: Sequence[str] = (*RocksDBStorageOperator.template_fields, "keep_within")
+
+    def __init__(
+        self,
+        *,
+        keep_last: int = 0,
+        keep_hourly: int = 0,
+        keep_daily: int = 0,
+        keep_weekly: int = 0,
+        keep_monthly: int = 0,
+        keep_yearly: int = 0,
+        keep_within: str | None = None,
+        grace_seconds: float = 86400.0,
+        plan_only: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.keep_last = keep_last
+        self.keep_hourly = keep_hourly
+        self.keep_daily = keep_daily
+        self.keep_weekly = keep_weekly
+        self.keep_monthly = keep_monthly
+        self.keep_yearly = keep_yearly
+        self.keep_within = keep_within
+        self.grace_seconds = grace_seconds
+        self.plan_only = plan_only
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Prune; return the plan and what was done, of each list the first items."""
+        from airflow_provider_rocksdb.core.prune import prune_backups
+        from airflow_provider_rocksdb.core.retention import RULES, RetentionPolicy
+
+        with self.stoppable() as stop:
+            policy = RetentionPolicy(**{rule: getattr(self, rule) for rule in RULES})
+            result = prune_backups(
+                *self.get_storage(), policy, dry_run=self.plan_only, grace_seconds=self.grace_seconds, stop=stop
+            )
+            self.log.info("Policy: %s\n%s", policy, "\n".join(result.lines()))
+            summary = result.to_dict(limit=_MAX_LISTED)
+            if result.unreadable:  # the task fails, and what it did should be known
+                context["ti"].xcom_push(key="return_value", value=summary)
+                result.raise_for_unreadable()
+        return summary

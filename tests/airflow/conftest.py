@@ -10,10 +10,12 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +149,29 @@ def run_dag(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture)
         return Run(dag.dag_id, log)
 
     return run
+
+
+@pytest.fixture
+def killed_when() -> Iterator[Callable[[Path], None]]:
+    """Send this process SIGTERM as soon as a path is there."""
+    handler, done = signal.getsignal(signal.SIGTERM), threading.Event()
+    threads = []
+
+    def kill(path: Path) -> None:
+        while not done.wait(0.005):
+            if path.exists():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    def start(path: Path) -> None:
+        threads.append(threading.Thread(target=kill, args=(path,)))
+        threads[-1].start()
+
+    yield start
+    done.set()
+    for thread in threads:
+        thread.join()
+    signal.signal(signal.SIGTERM, handler)
 
 
 def _sync(dag: DAG) -> None:

@@ -150,7 +150,7 @@ def test_setup_and_teardown(run_dag: RunDag, connection: None, live_db: Path, gi
             "template": "{{ ti.xcom_pull(task_ids='create') }}",
         }
         delete = RocksDBDeleteCheckpointOperator(task_id="delete", checkpoint_dir=values.get(given or ""))
-        create.as_setup() >> Fail(task_id="work") >> delete.as_teardown(setups=create)
+        create >> Fail(task_id="work") >> delete.as_teardown(setups=create)
     run = run_dag(dag)
     assert run.states == {"create": "success", "work": "failed", "delete": "success"}
     assert run.xcom("delete") == {"checkpoint_dir": f"{live_db}.checkpoints/{given}", "deleted": True}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.databases import build_stopped, mounted
+from tests.programs import find_program
 
 
 @pytest.fixture
@@ -31,9 +32,9 @@ def other_file_system(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture(params=["btrfs", "xfs"])
 def reflinking(request: pytest.FixtureRequest, public_path: Path) -> Iterator[str]:
     """Mount a file system that shares blocks between files."""
-    make = shutil.which(f"mkfs.{request.param}", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    if make is None or os.geteuid() != 0:
-        pytest.skip(f"needs root and mkfs.{request.param}")
+    make = find_program(f"mkfs.{request.param}")
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
     image = public_path / "image"
     with image.open("wb") as file:
         file.truncate(320 << 20)

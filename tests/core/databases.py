@@ -34,6 +34,7 @@ from airflow_provider_rocksdb.core.errors import *
 from airflow_provider_rocksdb.core.inventory import read_inventory
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.repository import create_backup
+from airflow_provider_rocksdb.core.restore import restore_backup
 from fsspec.implementations.local import LocalFileSystem
 create_live_checkpoint = live_checkpoint.create_live_checkpoint
 check_completeness = completeness.check_completeness

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import shutil
-import subprocess
 import threading
 from collections import Counter
 from pathlib import Path
@@ -19,6 +18,7 @@ from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.transfer import TransferOptions
 from tests.core.databases import build, count_keys, put
+from tests.programs import run_ldb
 
 QUICK = TransferOptions(backoff_seconds=0.01)
 ONCE = TransferOptions(max_workers=1, attempts=1)
@@ -52,9 +52,7 @@ def read_local_meta(repository: str | Path, backup_id: int) -> BackupMeta:
 def restore_with_ldb(repository: str | Path, target: Path) -> int:
     """Restore the newest backup with stock RocksDB 7.8, open it, count its keys, which must have no hole."""
     shutil.rmtree(target, ignore_errors=True)
-    command = ["ldb", f"--db={target}", f"--backup_dir={repository}", "--ignore_unknown_options", "restore"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_ldb(f"--db={target}", f"--backup_dir={repository}", "restore")
     return count_keys(str(target))["default"]
 
 
@@ -114,7 +112,7 @@ class WatchedFileSystem(MemoryFileSystem):
         return file
 
     def _watch(self, path: str, file: Any) -> None:
-        write, cut = file.write, False
+        write, cut, closed = file.write, False, False
 
         def watched_write(data: bytes) -> int:
             nonlocal cut
@@ -126,7 +124,9 @@ class WatchedFileSystem(MemoryFileSystem):
             return len(data)
 
         def watched_close() -> None:
-            if not cut:
+            nonlocal closed
+            if not cut and not closed:
+                closed = True
                 self.sent[path] += 1
                 self.step()
 

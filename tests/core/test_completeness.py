@@ -583,7 +583,7 @@ def test_merge_operators(tmp_path: Path, with_options: bool) -> None:
     """A database with merge operands that nobody here can merge is never called corrupt."""
     name = ctypes.util.find_library("rocksdb")
     if name is None:
-        pytest.skip("librocksdb is not installed")
+        pytest.skip("needs librocksdb (Debian package librocksdb7.8)")
     library = ctypes.CDLL(name)
     library.rocksdb_options_create.restype = ctypes.c_void_p
     library.rocksdb_writeoptions_create.restype = ctypes.c_void_p

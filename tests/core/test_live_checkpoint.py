@@ -51,9 +51,9 @@ from tests.core.databases import (
     stop,
     writer,
 )
+from tests.programs import find_program, run_ldb
 
 STEPS = ("list WALs", "read MANIFEST", "link files", "pin WALs", "check MANIFEST", "copy WALs", "end")
-LDB = shutil.which("ldb")
 
 
 @pytest.fixture
@@ -323,10 +323,7 @@ def test_two_paths_make_a_flat_checkpoint(tmp_path: Path, target: str) -> None:
     assert check_completeness(target, level="blocks").state is State.COMPLETE
     assert count_keys(target) == {"default": 4100}
     database.close()
-    if LDB is None:
-        pytest.skip("ldb is not installed")
-    command = [LDB, f"--db={target}", "--ignore_unknown_options", "checkconsistency"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "OK\n"
+    assert run_ldb(f"--db={target}", "checkconsistency") == "OK\n"
 
 
 def test_a_family_with_its_own_paths(tmp_path: Path, target: str) -> None:
@@ -505,7 +502,6 @@ def test_blob_garbage(tmp_path: Path, target: str) -> None:
     database.close()
 
 
-@pytest.mark.skipif(LDB is None, reason="ldb is not installed, the one program here that opens such a family")
 def test_family_names_that_are_not_text(tmp_path: Path, target: str) -> None:
     """A column family whose name is not UTF-8 keeps its bytes in MANIFEST and OPTIONS, and stock ldb reads it."""
     block = BlockBasedOptions()
@@ -523,7 +519,7 @@ def test_family_names_that_are_not_text(tmp_path: Path, target: str) -> None:
     made = take(db_dir, target)
     assert made.options_changes == {}
     command = [
-        b"ldb",
+        find_program("ldb").encode(),
         b"--db=" + target.encode(),
         b"--column_family=odd-\xff\xfe",
         b"--ignore_unknown_options",

@@ -311,21 +311,29 @@ def test_dies_anywhere(database: Rdict, tmp_path: Path) -> None:
     inventory = take(str(tmp_path / "db"), str(tmp_path / "checkpoint"))
     total = crash_points(inventory)
     assert total > 25
-    for step in range(1, total + 1):
+    for step in range(1, total):
         store = WatchedFileSystem()
         store.dies_at = step
         with pytest.raises(TransferError):
             create_backup(inventory, store, "/r", options=ONCE)
         store.revive()
-        dead = list_backups(store, "/r")
-        assert not dead or step == total  # the last step: written, but the answer was lost
+        assert not list_backups(store, "/r")
         result = create_backup(inventory, store, "/r", options=ONCE)
         sent = [path for path in store.sent.elements() if path.startswith("/r/shared_checksum/")]
         assert len(sent) == len(set(sent)) == 2
         place = store.download("/r", tmp_path / "downloaded")
         assert list_with_aimrocks(place)[-1] == result.backup_id
-        if step % 5 == 0 or step == total:
+        if step % 5 == 0:
             assert restore_with_ldb(place, tmp_path / "restored") == 2000
+
+
+def test_lost_answer_of_the_commit(inventory: Inventory) -> None:
+    """A meta that was written, but whose answer was lost, is read back: the backup is there, and no error is raised."""
+    store = WatchedFileSystem()
+    store.dies_at = crash_points(inventory)
+    result = create_backup(inventory, store, "/r", options=ONCE)
+    store.revive()
+    assert [info.backup_id for info in list_backups(store, "/r")] == [result.backup_id]
 
 
 def kill_at(number: int, work: Callable[[], object]) -> bool:

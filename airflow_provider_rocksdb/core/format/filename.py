@@ -14,7 +14,8 @@ name                        type                     number
 ``….dbtmp``                 temporary file           12
 ==========================  =======================  ======
 
-Numbers are unsigned 64-bit decimals, written with at least six digits.
+Numbers are unsigned 64-bit decimals, written with at least six digits. One difference: to RocksDB a name that goes on
+behind an OPTIONS file's number (``OPTIONS-000012.bak``) is one, too; here it is none, and cannot pass for the newest.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ plain framing, 10 in recyclable) is zero padding; zeros where a header should be
 the padding before a record of type 10, 11, 130 or 131, which is never split).
 A logical record is one FULL fragment, or FIRST, MIDDLE…, LAST. Types 9 (compression), 10/11 (sizes of user-defined
 timestamps) and 130/131 (predecessor WAL) describe the log; any other type with bit 7 set may be skipped. From 10 on,
-odd types are recyclable; 9 opens logs of either framing.
+odd types are recyclable; 9 opens logs of either framing, once and before any logical record.
 
 In a recycled log the bytes behind the newest record are what an earlier log left there: a record with another log
 number, or half of one, is the end. So where records stop, a reader has to tell three things apart: the end, a record
@@ -156,6 +156,7 @@ class LogReader:
         self.compression = 0
         self._first_offset = 0
         self._fragments: list[bytes] | None = None
+        self._has_record = False
 
     def feed(self, data: bytes) -> list[Record]:
         """Return the records in ``data``, the file's bytes from ``offset`` on.
@@ -189,17 +190,15 @@ class LogReader:
         if kind > LAST:
             if self._fragments and any(self._fragments):
                 raise self.corruption(offset, f"a record of type {kind} stands inside another one")
-            if kind == SET_COMPRESSION and len(payload) >= _FIXED32.size:
-                (self.compression,) = _FIXED32.unpack_from(payload)
+            if kind == SET_COMPRESSION:
+                self._set_compression(offset, payload)
             self.end = end
         elif kind in (FULL, FIRST):
             # an empty FIRST at a block's end, then a new beginning, is what early writers left (log_reader.cc)
             if self._fragments and any(self._fragments):
                 raise self.corruption(offset, "a record begins inside another one")
             if kind == FULL:
-                self._fragments = None
-                self.end = end
-                records.append(Record(offset, end, payload))
+                self._finish(Record(offset, end, payload), records)
             else:
                 self._first_offset, self._fragments = offset, [payload]
         elif self._fragments is None:
@@ -207,9 +206,20 @@ class LogReader:
         else:
             self._fragments.append(payload)
             if kind == LAST:
-                records.append(Record(self._first_offset, end, b"".join(self._fragments)))
-                self._fragments = None
-                self.end = end
+                self._finish(Record(self._first_offset, end, b"".join(self._fragments)), records)
+
+    def _finish(self, record: Record, records: list[Record]) -> None:
+        self._fragments = None
+        self._has_record = True
+        self.end = record.end
+        records.append(record)
+
+    def _set_compression(self, offset: int, payload: bytes) -> None:
+        if self._has_record or self.compression:
+            raise self.corruption(offset, "the compression is declared twice, or not before the first record")
+        if len(payload) < _FIXED32.size:
+            raise self.corruption(offset, f"a compression type of {len(payload)} bytes, expected {_FIXED32.size}")
+        (self.compression,) = _FIXED32.unpack_from(payload)
 
     def skip_to(self, offset: int) -> None:
         """Go on at a block's start behind preallocated zeros.

@@ -176,7 +176,10 @@ def _decode_new_footer(data: bytes, offset: int, magic: int, version: int) -> _F
         raise NotSupportedError(f"SST file: the footer announces an unknown feature ({data[33:41]!r})")
     checksum_type, stored, size = data[0], _fixed32(data, 5), _fixed32(data, 13)
     trailer_bytes = _TRAILER_BYTES if magic in _WITH_TRAILER else 0
-    footer = _Footer(magic, version, checksum_type, _fixed32(data, 9), (offset - trailer_bytes - size, size))
+    base_context = _fixed32(data, 9)
+    if not base_context:
+        raise CorruptionError("SST file: the footer's base context checksum is 0, which no writer takes")
+    footer = _Footer(magic, version, checksum_type, base_context, (offset - trailer_bytes - size, size))
     if checksum_type == _CRC32C:
         expected = footer.checksum(data[:5] + bytes(4) + data[9:], offset)
         if expected != stored:

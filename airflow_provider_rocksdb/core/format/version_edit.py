@@ -27,13 +27,19 @@ A row of fields, each a varint32 tag and what the tag says; v: varint, s: length
 8195    blob file garbage (old)    as 401
 8196    WAL added (old)            v number, then v tag (2: v synced size, 1: end)
 8197    WALs deleted (old)         v number: all below
+8198    full history low           s timestamp (skipped)
 8199    WAL added                  s holding what 8196 has
 8200    WALs deleted               s holding what 8197 has
+8201    timestamps persisted       s one byte (skipped)
+8202    subcompaction progress     s (skipped; in files COMPACTION_PROGRESS-… only)
+8203    last compacted size        s holding v (skipped)
 ======  =========================  =================================================================================
 
 Any other tag with bit 13 set is ``s`` and skipped; any other is an error. In new file 4, an unknown custom tag with
 bit 6 set is an error, in the blob fields too; those that matter here: 3 min log number to keep (fixed64), 4 oldest blob
-file number (v), 7 checksum, 8 checksum function name, 12 unique id, 65 path id (one byte).
+file number (v), 7 checksum, 8 checksum function name, 12 unique id, 65 path id (one byte). Skipped: 2 need compaction,
+5 and 6 times, 9 temperature, 10 and 11 timestamps, 13 epoch number, 14 compensated range deletions, 15 tail size,
+16 timestamps persisted, 17 file open metadata. These are all up to RocksDB 11.9.
 """
 
 from __future__ import annotations

@@ -82,6 +82,7 @@ def test_known(name: str, file_type: FileType, number: int) -> None:
         "MANIFEST-18446744073709551616",
         "manifest-000012",
         "CURRENT.bak",
+        "OPTIONS-000012.bak",
         "CURRENT\n",
         "LOGx",
         "LOG.old.x",

@@ -258,6 +258,22 @@ def test_records_about_the_log(number: int | None, kind: int, payload: bytes) ->
 
 
 @FRAMINGS
+def test_compression_is_declared_once_and_first(number: int | None) -> None:
+    """A compression record behind another one or behind a record, or cut short, is damage, as to RocksDB's reader."""
+    zstd = b"\7\0\0\0"
+    for writer in (
+        LogWriter(number).control(9, zstd).control(9, zstd),
+        LogWriter(number).control(9, zstd).add(b"one").control(9, zstd),
+        LogWriter(number).add(b"one").control(9, zstd),
+        LogWriter(number).add(b"f" * BLOCK_SIZE).control(9, zstd),
+    ):
+        with pytest.raises(CorruptionError, match="declared twice, or not before the first record"):
+            read(bytes(writer.data), number)
+    with pytest.raises(CorruptionError, match="damaged at offset 0: a compression type of 3 bytes, expected 4"):
+        read(bytes(LogWriter(number).control(9, zstd[:3]).data), number)
+
+
+@FRAMINGS
 @pytest.mark.parametrize("left", [0, 5, 10, 11, 29, 300])
 def test_predecessor_record_at_a_blocks_end(number: int | None, left: int) -> None:
     """A record about the log is never split: where it does not fit, zeros fill the block."""

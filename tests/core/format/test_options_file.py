@@ -50,6 +50,18 @@ def test_directories_are_emptied() -> None:
     assert (again, changes) == (expected, {})
 
 
+@pytest.mark.parametrize("wal_dir", ["/new/wal", "/new: #1\\x", "/naïve", "/\udcff"])
+def test_wal_dir_is_set(wal_dir: str) -> None:
+    """A copy whose WALs lie elsewhere gets that ``wal_dir``, once, and its old value is told; set already, it stays."""
+    for content, old in ((PLAIN, "/var/db/wal"), (PLAIN.replace(b"  wal_dir=/var/db/wal\n", b""), "")):
+        data, changes = OptionsFile(content).for_copy(FAMILIES, wal_dir=wal_dir)
+        assert OptionsFile(data).db_option("wal_dir") == wal_dir
+        assert data.count(b"wal_dir=") == 2  # with the one of a family, which is none
+        assert changes == {"wal_dir": old, "db_log_dir": "/var/log/db"}
+        again, changes = OptionsFile(data).for_copy(FAMILIES, wal_dir=wal_dir)
+        assert (again, changes) == (data, {})
+
+
 @pytest.mark.parametrize(
     ("line", "value"),
     [

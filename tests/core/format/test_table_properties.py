@@ -115,6 +115,13 @@ def test_version_7(small: dict[int, bytes]) -> None:
         properties(data[:-12] + struct.pack("<I", 8) + data[-8:])
 
 
+def test_no_base_context(small: dict[int, bytes]) -> None:
+    """A footer of version 6 without a base context checksum is refused, as RocksDB does: 0 is no writer's."""
+    footer = len(small[6]) - 53
+    with pytest.raises(CorruptionError, match="base context checksum is 0"):
+        properties(small[6][: footer + 9] + bytes(4) + small[6][footer + 13 :])
+
+
 def test_plain_table(tmp_path: Path) -> None:
     """A plain table, whose blocks have no trailer, has its properties read, too."""
     made = options()

@@ -12,40 +12,30 @@ import contextlib
 import fcntl
 import os
 import secrets
-import threading
 from collections.abc import Iterator
 
-from airflow_provider_rocksdb.core.checkpoint import Checkpoint, delete_checkpoint
+from airflow_provider_rocksdb.core.checkpoint import delete_checkpoint
 from airflow_provider_rocksdb.core.errors import AccessError, NotFoundError, RocksDBError
-from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
-from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 _PREFIX = "backup-"
 
 
 @contextlib.contextmanager
-def temporary_checkpoint(
-    paths: DatabasePaths, *, allow_copy: bool, allow_inside: bool, timeout_seconds: float, stop: threading.Event
-) -> Iterator[Checkpoint]:
-    """Make a live checkpoint beside the database, and delete it at the end of the block, however that ends.
+def temporary_checkpoint_dir(db_dir: str, *, inside: bool = False) -> Iterator[str]:
+    """Give the block a name for a checkpoint, and delete what it makes there, however it ends.
 
-    :raises RocksDBError: as :func:`create_live_checkpoint`
+    :param inside: in the DB directory, for one that is a mount point; else beside it.
+    :raises NotFoundError: when there is no DB directory.
+    :raises AccessError: when the directory of the checkpoints cannot be made.
     """
-    db_dir = os.path.realpath(paths.db_dir)
-    if not os.path.isdir(db_dir):
-        raise NotFoundError(f"{paths.db_dir}: no such directory")
-    parent = os.path.join(db_dir, ".checkpoints") if allow_inside else db_dir + ".checkpoints"
+    place = os.path.realpath(db_dir)
+    if not os.path.isdir(place):
+        raise NotFoundError(f"{db_dir}: no such directory")
+    parent = os.path.join(place, ".checkpoints") if inside else place + ".checkpoints"
     with _sweeping(parent):
         checkpoint_dir = os.path.join(parent, _PREFIX + secrets.token_hex(8))
         try:
-            yield create_live_checkpoint(
-                paths,
-                checkpoint_dir,
-                allow_copy=allow_copy,
-                allow_inside=allow_inside,
-                timeout_seconds=timeout_seconds,
-                stop=stop,
-            )
+            yield checkpoint_dir
         finally:
             delete_checkpoint(checkpoint_dir)
 

@@ -1,0 +1,150 @@
+"""How a backup and a prune that run at the same time keep out of each other's way, without locks.
+
+A **prune** marks an object that no backup names (``unreferenced/<folder>.<name>``), and deletes it when the mark is
+older than the grace period, in this order:
+
+1. write ``unreferenced/deleting.<random>``; its time is the store's own "now", against which marks are measured
+2. list ``unreferenced/``, read the reservations in it; then read the metas; then list the objects
+3. within ``DELETE_WITHIN_SECONDS`` of step 1, delete what is marked long enough, was not rewritten since, and is named
+   by no meta and no reservation; what is left over then starts anew with step 1
+4. delete ``deleting.<random>``
+
+A **backup**, when all its files are there and before it writes its meta (:class:`LastLook`):
+
+1. list ``unreferenced/``; done, when nothing of its own is marked and no prune is deleting
+2. write ``unreferenced/reserved.<random>``: the paths that the meta is going to name
+3. wait until each prune that was deleting at that time has ended, or must have
+4. list the objects, send again what is missing (and then begin anew)
+5. within ``COMMIT_WITHIN_SECONDS`` of step 1, write the meta; then delete the reservation
+
+So a prune that begins to delete after the backup's step 2 sees the reservation, or the meta, or only marks that are
+younger than the backup's step 1; and what one that began before has deleted, the backup notices in its step 4.
+
+Whose clock: ages are differences of the store's own times. Durations are measured by each host's clock of elapsed time,
+which nobody sets. What is assumed is that one request, once a process has looked at its clock, is done or dead within
+``WAIT_SECONDS - DELETE_WITHIN_SECONDS``, and a grace period above ``COMMIT_WITHIN_SECONDS`` and that: an hour will do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from airflow_provider_rocksdb.core.repository_layout import DELETING_PREFIX, MARKS, RESERVED_PREFIX, marked_path
+from airflow_provider_rocksdb.core.retry import wait
+from airflow_provider_rocksdb.core.storage import Entry, Storage
+from airflow_provider_rocksdb.core.transfer import TransferOptions
+
+DELETE_WITHIN_SECONDS = 300.0  # enough to list some million objects first
+WAIT_SECONDS = 900.0
+COMMIT_WITHIN_SECONDS = 1800.0
+RESERVED_SECONDS = COMMIT_WITHIN_SECONDS + WAIT_SECONDS  # then a reservation counts no more, and is litter
+
+_POLL_SECONDS = 2.0
+
+
+def elapsed() -> float:
+    """Return seconds of a clock that nobody sets, and that goes on while the host sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What lies in ``unreferenced/``, each with its time: marks by path; deletions and reservations by name."""
+
+    marked: Mapping[str, float | None]
+    deleting: Mapping[str, float | None]
+    reserved: Mapping[str, float | None]
+
+
+def list_marks(storage: Storage, options: TransferOptions, stop: threading.Event | None) -> Marks:
+    """List ``unreferenced/``; nothing where there is no such folder."""
+    entries: dict[str, Entry] = options.retry(
+        lambda: storage.list_entries(MARKS), storage, f"{storage.url}/{MARKS}", stop
+    )
+    times = {name: entry.modified for name, entry in entries.items() if entry.size is not None}
+    paths = {name: path for name in times if (path := marked_path(name)) is not None}
+    return Marks(
+        {path: times[name] for name, path in paths.items()},
+        {name: at for name, at in times.items() if name.startswith(DELETING_PREFIX)},
+        {name: at for name, at in times.items() if name.startswith(RESERVED_PREFIX)},
+    )
+
+
+def encode_reservation(paths: Iterable[str]) -> bytes:
+    """Write a reservation: one path a line."""
+    return "".join(f"{path}\n" for path in sorted(paths)).encode()
+
+
+def decode_reservation(data: bytes) -> frozenset[str]:
+    """Read a reservation; whatever it holds, it can only keep objects from being deleted."""
+    return frozenset(data.decode("utf-8", "replace").splitlines())
+
+
+class LastLook:
+    """What a backup does before it writes its meta, so that no prune deletes what the meta names."""
+
+    def __init__(self, storage: Storage, token: str, options: TransferOptions, stop: threading.Event | None) -> None:
+        self.reservation = f"{MARKS}/{RESERVED_PREFIX}{token}"
+        self._storage = storage
+        self._options = options
+        self._stop = stop
+        self._began = elapsed()
+        self._has_reserved = False
+
+    def begin(self, paths: Collection[str]) -> None:
+        """Reserve objects and folders if need be; return when what no prune has deleted by now stays.
+
+        :raises TransferError, AccessError, …: when the storage fails, or does not take the reservation.
+        """
+        self._began = elapsed()
+        marks = list_marks(self._storage, self._options, self._stop)
+        if marks.deleting or not marks.marked.keys().isdisjoint(paths):
+            self._reserve(paths)
+            self._wait_for_deletions()
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the meta may still be written on the strength of the last :meth:`begin`."""
+        return elapsed() - self._began < COMMIT_WITHIN_SECONDS
+
+    def end(self) -> None:
+        """Delete the reservation, as far as that is allowed; a prune deletes it later."""
+        if self._has_reserved:
+            with contextlib.suppress(Exception):
+                self._storage.delete(self.reservation)
+
+    def _reserve(self, paths: Iterable[str]) -> None:
+        data = encode_reservation(paths)
+        self._has_reserved = True
+        self._storage.make_folders((MARKS,))
+        self._options.retry(
+            lambda: self._storage.write(self.reservation, data),
+            self._storage,
+            f"{self._storage.url}/{self.reservation}",
+            self._stop,
+        )
+
+    def _wait_for_deletions(self) -> None:
+        """Wait for each prune that may have read ``unreferenced/`` before the reservation was there."""
+        first_seen: dict[str, float] = {}
+        while True:
+            marks = list_marks(self._storage, self._options, self._stop)
+            now = marks.reserved.get(self.reservation.partition("/")[2])
+            seen = elapsed()
+            waits = [
+                name
+                for name, began in marks.deleting.items()
+                if _may_run(began, now) and seen - first_seen.setdefault(name, seen) < WAIT_SECONDS
+            ]
+            if not waits:
+                return
+            wait(_POLL_SECONDS, self._stop)
+
+
+def _may_run(began: float | None, now: float | None) -> bool:
+    """Whether a prune that began to delete then may go on deleting without having seen what was written now."""
+    return began is None or now is None or 0 <= now - began < WAIT_SECONDS

@@ -1,0 +1,66 @@
+"""Restore a database from any storage that fsspec knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rocksdb.operators.base import RocksDBBaseOperator, RocksDBPathsOperator, RocksDBTransferOperator
+from airflow_provider_rocksdb.utils.backup import read_backup_id
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class FsspecToRocksDBOperator(RocksDBPathsOperator, RocksDBTransferOperator):
+    """Restore a database from a backup repository, whoever wrote it, from a directory with a database, or an archive.
+
+    The database is there whole, or what was there before is untouched. The result is a small dict: which backup, what
+    was fetched, what was taken over, and ``db_dir``.
+
+    Directories, storage and rate: see :class:`.RocksDBPathsOperator` and :class:`.RocksDBTransferOperator`. ``db_dir``
+    is where to; ``backup_dir`` is a repository, a directory with a database as it is, or an archive.
+
+    :param backup_id: which backup; default: the newest valid one.
+    :param replace: replace the database that is there, if nobody has it open; it is kept until the new one is whole.
+    :param delta: with ``replace``: take over files whose checksum is right, instead of fetching them.
+    :param in_place: with ``replace``: remove the old database first, where there is no room for two.
+    """
+
+    template_fields: Sequence[str] = (
+        *RocksDBPathsOperator.template_fields,
+        *RocksDBTransferOperator.template_fields[len(RocksDBBaseOperator.template_fields) :],
+        "backup_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        backup_id: int | str | None = None,
+        replace: bool = False,
+        delta: bool = False,
+        in_place: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("multiple_outputs", True)
+        super().__init__(**kwargs)
+        self.backup_id = backup_id
+        self.replace = replace
+        self.delta = delta
+        self.in_place = in_place
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 -- Airflow calls it so
+        """Restore; return what was restored."""
+        from airflow_provider_rocksdb.core.restore import restore_backup
+
+        with self.stoppable() as stop:
+            return restore_backup(
+                *self.get_storage(),
+                self.get_paths(),
+                backup_id=read_backup_id(self.backup_id),
+                replace=self.replace,
+                delta=self.delta,
+                in_place=self.in_place,
+                options=self.transfer_options(),
+                stop=stop,
+            ).to_dict()
