@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,10 +50,10 @@ fsspec.filesystem("s3", **json.loads(options)).put(directory + "/", root + "/", 
 
 @dataclass
 class Measured:
-    """What an upload took in each round: seconds of the first and of the second, and MiB of memory."""
+    """What an upload took in each round: seconds (wall, CPU) of the first and of the second, and MiB of memory."""
 
-    first: list[float] = field(default_factory=list)
-    second: list[float] = field(default_factory=list)
+    first: list[tuple[float, float]] = field(default_factory=list)
+    second: list[tuple[float, float]] = field(default_factory=list)
     mebibytes: list[float] = field(default_factory=list)
 
 
@@ -85,27 +85,27 @@ def make_checkpoints(directory: Path, mebibytes: int) -> list[str]:
     return made
 
 
-def run(command: list[str], env: dict[str, str]) -> tuple[float, float]:
-    """Run a program; return its seconds and the MiB it had in memory."""
+def run(command: list[str], env: dict[str, str]) -> tuple[tuple[float, float], float]:
+    """Run a program; return its seconds (wall, CPU), and the MiB it had in memory."""
     began = time.monotonic()
     child = subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise subprocess.CalledProcessError(child.returncode, command[:2])
-    return time.monotonic() - began, usage.ru_maxrss / 1024
+    return (time.monotonic() - began, usage.ru_utime + usage.ru_stime), usage.ru_maxrss / 1024
 
 
-def commands(port: int) -> Iterator[tuple[str, list[list[str]], dict[str, str]]]:
-    """Yield each upload: its name, the command of the first and of the second, and its environment."""
+def list_uploads(port: int) -> Iterator[tuple[str, Callable[[int, str, str], list[str]], dict[str, str]]]:
+    """Yield each upload: its name, its command by round (0 or 1), directory and place, and its environment."""
     endpoint = f"http://127.0.0.1:{port}"
     options = {"key": USER, "secret": SECRET, "endpoint_url": endpoint, "client_kwargs": {"region_name": "us-east-1"}}
-    tail = ["{directory}", "{place}", "{layout}", json.dumps(options).replace("{", "{{").replace("}", "}}")]
-    python = {"PYTHONPATH": str(ROOT)}
+
+    def python(code: str, layout: str = "") -> Callable[[int, str, str], list[str]]:
+        return lambda _, *places: [sys.executable, "-c", code, *places, layout, json.dumps(options)]
+
     for layout in ("backup_engine", "directory", "archive"):
-        command = [sys.executable, "-c", OURS.replace("{", "{{").replace("}", "}}"), *tail]
-        command[command.index("{layout}")] = layout
-        yield f"ours, {layout}", [command, command], python
+        yield f"ours, {layout}", python(OURS, layout), {"PYTHONPATH": str(ROOT)}
     rclone = {
         "RCLONE_CONFIG": "",
         "RCLONE_CONFIG_THERE_TYPE": "s3",
@@ -115,39 +115,41 @@ def commands(port: int) -> Iterator[tuple[str, list[list[str]], dict[str, str]]]
         "RCLONE_CONFIG_THERE_SECRET_ACCESS_KEY": SECRET,
         "RCLONE_CONFIG_THERE_REGION": "us-east-1",
     }
-    both = [[find_program("rclone"), verb, "{directory}", "there:{place}"] for verb in ("copy", "sync")]
-    yield "rclone copy, sync", both, rclone
-    command = [sys.executable, "-c", PUT, *tail]
-    yield "s3fs put", [command, command], python
+    program = str(find_program("rclone"))
+    yield (
+        "rclone copy, sync",
+        lambda number, directory, place: [program, ("copy", "sync")[number], directory, f"there:{place}"],
+        rclone,
+    )
+    yield "s3fs put", python(PUT), {}
 
 
 def measure_round(measured: dict[str, Measured], checkpoints: list[str], buckets: Path, port: int) -> None:
     """Do every upload once, each into a bucket of its own, which goes afterwards."""
-    for number, (name, both, env) in enumerate(commands(port)):
-        bucket = buckets / f"bucket-{number}"
+    for upload, (name, command, env) in enumerate(list_uploads(port)):
+        bucket = buckets / f"bucket-{upload}"
         bucket.mkdir()
         result = measured.setdefault(name, Measured())
-        for command, directory, seconds in zip(both, checkpoints, (result.first, result.second), strict=True):
+        for number, seconds in enumerate((result.first, result.second)):
             # layout directory takes an empty place for every checkpoint; the others go on in the same
-            folder = Path(directory).name if name.endswith("directory") else "there"
-            place = f"{bucket.name}/{folder}"
-            took, mebibytes = run([part.format(directory=directory, place=place) for part in command], env)
+            place = f"{bucket.name}/{number if name.endswith('directory') else 'there'}"
+            took, mebibytes = run(command(number, checkpoints[number], place), env)
             seconds.append(took)
             result.mebibytes.append(mebibytes)
         shutil.rmtree(bucket)
 
 
 def print_table(measured: dict[str, Measured]) -> None:
-    """Print best times, ratios to rclone's, and memory."""
+    """Print best times, their ratios to rclone's, CPU time, and memory."""
     peer = measured["rclone copy, sync"]
-    print(f"{'upload':22} {'first s':>8} {'ratio':>6} {'second s':>9} {'ratio':>6} {'MiB':>5}")
+    print(f"{'':22} {'first upload':^21} {'second upload':^21}")
+    print(f"{'':22} {'s':>7} {'ratio':>6} {'CPU s':>6} {'s':>7} {'ratio':>6} {'CPU s':>6} {'MiB':>5}")
     for name, result in measured.items():
-        first, second = min(result.first), min(result.second)
-        ratios = first / min(peer.first), second / min(peer.second)
-        print(
-            f"{name:22} {first:8.1f} {ratios[0]:6.2f} {second:9.1f} {ratios[1]:6.2f} {max(result.mebibytes):5.0f}",
-            flush=True,
-        )
+        cells = []
+        for times, peers in ((result.first, peer.first), (result.second, peer.second)):
+            (wall, cpu), (peer_wall, _) = min(times), min(peers)
+            cells.append(f"{wall:7.1f} {wall / peer_wall:6.2f} {cpu:6.1f}")
+        print(f"{name:22} {' '.join(cells)} {max(result.mebibytes):5.0f}", flush=True)
 
 
 def main() -> None:
