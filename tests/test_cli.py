@@ -323,7 +323,7 @@ def test_backup_into_an_archive(db_dir: Path, tmp_path: Path) -> None:
     """An archive goes into the folder under the database's name and the time, or under the name given."""
     result = run_json("backup", db_dir, tmp_path / "there", "--layout", "archive")
     (archive,) = (tmp_path / "there").iterdir()
-    assert re.fullmatch(r"db-\d{8}T\d{6}Z\.tar\.zst", archive.name)
+    assert re.fullmatch(r"db-\d{8}T\d{6}\.\d{3}Z\.tar\.zst", archive.name)
     assert (result["state"], result["archive"], result["reused"]) == ("done", str(archive), False)
     (tmp_path / "back").mkdir()
     subprocess.run(["tar", "-xf", archive, "-C", tmp_path / "back"], check=True)

@@ -92,8 +92,10 @@ def measure(
 def s3_sink() -> Iterator[dict[str, Any]]:
     """Run an S3 server that forgets content; yield storage options for it."""
     with subprocess.Popen([sys.executable, ROOT / "tests" / "s3_sink.py"], stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        port = int(server.stdout.readline())
-        client = {"region_name": "us-east-1"}
-        yield {"key": "x", "secret": "y", "endpoint_url": f"http://127.0.0.1:{port}", "client_kwargs": client}
-        server.kill()
+        try:
+            assert server.stdout is not None
+            port = int(server.stdout.readline())
+            client = {"region_name": "us-east-1"}
+            yield {"key": "x", "secret": "y", "endpoint_url": f"http://127.0.0.1:{port}", "client_kwargs": client}
+        finally:
+            server.kill()

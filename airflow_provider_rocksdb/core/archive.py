@@ -84,7 +84,8 @@ def name_archive(inventory: Inventory, place: str, compression: Compression | No
     db_dir = str(checkpoint.source.get("db_dir", "")) if checkpoint else inventory.directory
     stem = re.sub(r"[^A-Za-z0-9._+=~-]", "_", os.path.basename(db_dir.rstrip("/"))).lstrip(".") or "db"
     taken = datetime.fromtimestamp(_time_taken(inventory), UTC)
-    return f"{place.rstrip('/')}/{stem}-{taken:%Y%m%dT%H%M%SZ}{layout.ENDINGS[compression or 'zstd']}"
+    time_text = f"{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03d}Z"
+    return f"{place.rstrip('/')}/{stem}-{time_text}{layout.ENDINGS[compression or 'zstd']}"
 
 
 def upload_archive(
@@ -145,7 +146,7 @@ class _Upload:
         self._name = name
         self._options = options
         self._stop = stop
-        self._mtime = _time_taken(inventory)
+        self._mtime = int(_time_taken(inventory))
         self._meter = self._begin()
         self._appeared = f"{self.url}: another run made it meanwhile; name another archive, or delete it"
 
@@ -286,14 +287,14 @@ def _list_items(inventory: Inventory) -> list[UploadItem]:
     return [UploadItem(file.path, file.name, file.size, file.content) for file in files]
 
 
-def _time_taken(inventory: Inventory) -> int:
+def _time_taken(inventory: Inventory) -> float:
     """Seconds since 1970: when the checkpoint was made, or when a directory at rest was last written."""
     if inventory.checkpoint is not None:
         try:
-            return max(0, int(datetime.fromisoformat(inventory.checkpoint.created).timestamp()))
+            return max(0.0, datetime.fromisoformat(inventory.checkpoint.created).timestamp())
         except ValueError:
             raise CorruptionError(f"{inventory.directory}: {RECORD_NAME}: created: not a time") from None
     try:
-        return max(int(os.stat(file.path).st_mtime) for file in inventory.files)
+        return max(os.stat(file.path).st_mtime for file in inventory.files)
     except FileNotFoundError as error:
         raise IncompleteError(f"{error.filename}: is missing") from None

@@ -179,7 +179,7 @@ def test_archive_layout(
     run = run_dag(upload_dag("folder", checkpoint_dir, s3_server.url, **options))
     assert run.state == "success"
     (archive,) = s3_server.behind.iterdir()
-    assert re.fullmatch(rf"{live_db.name}-\d{{8}}T\d{{6}}Z\.tar\.zst", archive.name)
+    assert re.fullmatch(rf"{live_db.name}-\d{{8}}T\d{{6}}\.\d{{3}}Z\.tar\.zst", archive.name)
     assert run.xcom("upload")["archive"] == f"{s3_server.url}/{archive.name}"
     (tmp_path / "back").mkdir()
     subprocess.run(["tar", "-xf", archive, "-C", tmp_path / "back"], check=True)

@@ -207,8 +207,8 @@ def test_names(inventory: Inventory, tmp_path: Path) -> None:
     assert inventory.checkpoint is not None
     made = dataclasses.replace(inventory.checkpoint, created="2026-01-02T03:04:05.678+00:00")
     inventory = dataclasses.replace(inventory, checkpoint=made)
-    assert name_archive(inventory, "bucket/folder/") == "bucket/folder/db-20260102T030405Z.tar.zst"
-    assert name_archive(inventory, "/folder", "none") == "/folder/db-20260102T030405Z.tar"
+    assert name_archive(inventory, "bucket/folder/") == "bucket/folder/db-20260102T030405.678Z.tar.zst"
+    assert name_archive(inventory, "/folder", "none") == "/folder/db-20260102T030405.678Z.tar"
     assert name_archive(inventory, "/folder/x.tar.gz") == name_archive(inventory, "/folder/x.tar.gz", "gzip")
     with pytest.raises(InvalidArgumentError, match="has compression gzip, not zstd"):
         name_archive(inventory, "/folder/x.tar.gz", "zstd")
@@ -225,7 +225,7 @@ def test_foreign_directory(db_dir: str, tmp_path: Path) -> None:
     inventory = read_inventory(db_dir)
     assert inventory.checkpoint is None
     path = name_archive(inventory, str(tmp_path / "there"))
-    assert path.endswith("/db-20010909T014640Z.tar.zst")
+    assert path.endswith("/db-20010909T014640.000Z.tar.zst")
     changed = [
         dataclasses.replace(file, content=b"[Version]", size=9) if file.type is FileType.OPTIONS else file
         for file in inventory.files
