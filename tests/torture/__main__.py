@@ -1,7 +1,7 @@
 """Torture the live checkpoint: ``python -m tests.torture --checkpoints 1000 --pauses``.
 
-Prints a table per kind of writer, and exits with 1 when a checkpoint has failed. ``--ablate`` takes the protections away
-one after the other, and exits with 1 when one that is there fails, too.
+Prints a table with a line for each kind of writer, and exits with 1 when a checkpoint has failed. ``--ablate`` takes
+the protections away one after the other, and exits with 1 when a checkpoint fails that has them all.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ GUARDED_CHECKPOINTS = 10
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.torture", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--checkpoints", type=int, default=None, help="1000 in all; with --ablate at most 60 of each")
     parser.add_argument("--kinds", nargs="+", metavar="KIND", choices=KINDS, default=list(KINDS), help=", ".join(KINDS))
     parser.add_argument("--seed", type=int, default=1)

@@ -207,14 +207,16 @@ def _options_as_they_are() -> list[Replacement]:
     return [(OptionsFile, "for_copy", for_copy)]
 
 
+_UNSEEN = {"read MANIFEST": 1000, "pin WALs": 2000}  # WALs come after the first listing and go before the second
+
 ABLATIONS = {
     ablation.name: ablation
     for ablation in (
-        Ablation("another round when the MANIFEST has grown", "atomic flush", _never_grown, {"pin WALs": 1000}),
+        Ablation("another round when the MANIFEST has grown", "plain", _never_grown, _UNSEEN),
         Ablation(
             "another round when the MANIFEST has grown (ingested files)", "ingesting", _never_grown, {"pin WALs": 200}
         ),
-        Ablation("another round when CURRENT has changed", "MANIFEST rolls", _rolls_unseen, {"pin WALs": 300}),
+        Ablation("another round when CURRENT has changed", "MANIFEST rolls", _rolls_unseen, _UNSEEN),
         Ablation(
             "another round when a file is missing",
             "plain",
@@ -264,8 +266,7 @@ def ablation_table(rows: list[tuple[Ablation, Tally, Tally]]) -> str:
     ]
     for ablation, without, guarded in rows:
         found = f"{without.checkpoints}" if without.failed else f"none of {without.checkpoints}"
-        what = without.problems[0].replace("|", "/")[:150] if without.problems else "–"
-        lines.append(
-            f"| {ablation.name} | {ablation.kind} | {found} | {what} | {guarded.failed} of {guarded.checkpoints} failed |"
-        )
+        what = without.problems[0].replace("|", "/")[:150] if without.problems else ""
+        rest = f"{guarded.failed} of {guarded.checkpoints} failed"
+        lines.append(f"| {ablation.name} | {ablation.kind} | {found} | {what} | {rest} |")
     return "\n".join(lines)
