@@ -229,7 +229,7 @@ ABLATIONS = {
         Ablation("WALs pinned newest first", "plain", _oldest_first, {"pin WALs": 100}),
         Ablation("WALs copied no further than their noted sizes", "ingesting", _unbounded_wals, {"copy WALs": 300}),
         Ablation("WALs copied, not linked", "recycled WALs", _linked_wals, linger=2000),
-        Ablation("WALs copied, not linked (WALs not recycled)", "plain", _linked_wals, linger=200),
+        Ablation("WALs copied, not linked (WALs not recycled)", "ingesting", _linked_wals, linger=300),
         Ablation(
             "another round when a WAL was recycled",
             "recycled WALs",

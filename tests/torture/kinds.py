@@ -8,6 +8,8 @@ A value begins with its number. Some kinds have numbers that come otherwise, by 
 - churning: families ``churn-<first number>`` are created before that number and dropped :data:`CHURN_LIFE` later;
 - two phases: some numbers are transactions, prepared :data:`PREPARE_AHEAD` numbers before they are committed;
 - deleting: files that lie wholly below a floor are deleted now and then, without a word in the WAL.
+
+Writers that restart die by a signal at any moment, several times a second, and are started again.
 """
 
 from __future__ import annotations
@@ -45,7 +47,11 @@ _VALUE_BYTES = {"default": 60, "a": 120, "b": 30, "slow": 30}  # of unlike sizes
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of writer; ``settings`` by RocksDB's own names, ``rate`` in numbers a second."""
+    """A kind of writer; ``settings`` by RocksDB's own names, ``rate`` in numbers a second.
+
+    ``leaves_torn_wals``: by dying within a write; RocksDB then goes on behind the torn end of an inner WAL, which no
+    copy opens with under ``kAbsoluteConsistency``.
+    """
 
     name: str
     engine: Engine = "9.8"
@@ -56,6 +62,8 @@ class Kind:
     two_paths: bool = False
     value_factor: int = 1
     rate: int = 4000
+    restarts: bool = False
+    leaves_torn_wals: bool = False
 
     def paths(self, place: str) -> DatabasePaths:
         """Where the database's directories are."""
@@ -79,8 +87,10 @@ _BLOBS = {
 }
 _ARCHIVE = {"WAL_ttl_seconds": "2"}
 _RECYCLED = {"recycle_log_file_num": "3"}
+_RECYCLED_BEFORE_9 = _RECYCLED | {"wal_recovery_mode": "kTolerateCorruptedTailRecords"}  # else they recycle none
 _TRACKED = {"track_and_verify_wals_in_manifest": "true"}
 _LARGE = {"write_buffer_size": "1048576", "max_total_wal_size": "4000000"}
+_KEPT = {"avoid_flush_during_recovery": "true"}  # WALs live on over restarts
 _THREE = ("default", "a", "b")  # "slow" would keep every old WAL alive
 
 KINDS = {
@@ -99,13 +109,23 @@ KINDS = {
         Kind("MANIFEST rolls", settings={"max_manifest_file_size": "1000"}),
         Kind("compressed WALs", settings={"wal_compression": "kZSTD"}),
         Kind("large batches", settings=_LARGE, value_factor=300, rate=200),
+        Kind("restarting", settings=_KEPT, restarts=True),
+        Kind(
+            "restarting, large batches",
+            settings=_LARGE | _KEPT,
+            value_factor=300,
+            rate=200,
+            restarts=True,
+            leaves_torn_wals=True,
+        ),
         Kind("7.8", engine="7.8"),
         Kind("7.8 two-phase commit", engine="7.8", feature="two_phase", families=_THREE),
         Kind("7.8 deleting files", engine="7.8", feature="delete_files"),
-        Kind("7.8 recycled, tracked", engine="7.8", settings=_RECYCLED | _TRACKED),
+        Kind("7.8 recycled, tracked", engine="7.8", settings=_RECYCLED_BEFORE_9 | _TRACKED),
+        Kind("7.8 restarting, recycled", engine="7.8", settings=_RECYCLED_BEFORE_9, restarts=True),
         Kind("7.8 compressed, archive", engine="7.8", settings=_ARCHIVE | {"wal_compression": "kZSTD"}),
         Kind("6.29", engine="6.29"),
-        Kind("6.29 recycled, blobs", engine="6.29", settings=_RECYCLED | _BLOBS),
+        Kind("6.29 recycled, blobs", engine="6.29", settings=_RECYCLED_BEFORE_9 | _BLOBS),
     )
 }
 

@@ -76,6 +76,7 @@ class Running:
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stderr=errors,
+                start_new_session=True,
             )
 
     def acknowledged(self) -> int:
@@ -99,16 +100,20 @@ class Running:
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
         """Stop the writer for the length of a block."""
-        self._process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
         try:
             yield
         finally:
-            self._process.send_signal(signal.SIGCONT)
+            self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Kill -9."""
-        self._process.kill()
+        self._signal(signal.SIGKILL)
         self._process.wait()
+
+    def _signal(self, number: int) -> None:
+        if self._process.returncode is None:
+            os.killpg(self._process.pid, number)
 
     def checkpoint(
         self, pause: Pause, *, timeout_seconds: float = TIMEOUT_SECONDS, linger: int = 0

@@ -37,6 +37,7 @@ from tests.torture.kinds import (
     key,
 )
 
+LIFE_SECONDS = (0.1, 0.6)  # of a writer that restarts: also shorter than its recovery
 FAST_BYTES = 60_000  # what the first of two paths is to hold
 _PR_SET_PDEATHSIG = 1
 
@@ -62,14 +63,8 @@ class Rocksdict:
         import rocksdict
 
         self._module = rocksdict
-        plain = rocksdict.Options(raw_mode=True)
-        if paths.wal_dir:
-            plain.set_wal_dir(paths.wal_dir)
-        new = rocksdict.Rdict(paths.db_dir, plain)
-        for name in kind.families[1:]:
-            new.create_column_family(name, plain)
-        new.close()
-        edit_options(paths.db_dir, **(SETTINGS | {"format_version": "5"} | dict(kind.settings)))
+        if not os.path.exists(paths.db_dir):
+            self._create(kind, paths)
         options, families = rocksdict.Options.load_latest(paths.db_dir)
         self._options = families["a"]
         if paths.db_paths:
@@ -78,6 +73,16 @@ class Rocksdict:
         self._database = rocksdict.Rdict(paths.db_dir, options, families)
         self._families = {name: self._database.get_column_family(name) for name in kind.families}
         self._handles = {name: self._database.get_column_family_handle(name) for name in kind.families}
+
+    def _create(self, kind: Kind, paths: DatabasePaths) -> None:
+        plain = self._module.Options(raw_mode=True)
+        if paths.wal_dir:
+            plain.set_wal_dir(paths.wal_dir)
+        new = self._module.Rdict(paths.db_dir, plain)
+        for name in kind.families[1:]:
+            new.create_column_family(name, plain)
+        new.close()
+        edit_options(paths.db_dir, **(SETTINGS | {"format_version": "5"} | dict(kind.settings)))
 
     def write(self, entries: Iterable[Entry]) -> None:
         batch = self._module.WriteBatch(raw_mode=True)
@@ -112,7 +117,7 @@ class Rocksdict:
 
 
 def open_database(kind: Kind, paths: DatabasePaths) -> Database:
-    """Create a kind's database."""
+    """Open a kind's database; create it when there is none."""
     if kind.engine == "9.8":
         return Rocksdict(kind, paths)
     from tests.torture.c_api import CDatabase
@@ -128,12 +133,12 @@ class Writer:
         self._random = random.Random(seed)  # noqa: S311 -- any values will do
         self._noise = self._random.randbytes(1 << 16)
         self._place = place
-        self._acknowledged = os.open(os.path.join(place, "acknowledged"), os.O_WRONLY | os.O_CREAT, 0o600)
+        self._acknowledged = os.open(os.path.join(place, "acknowledged"), os.O_RDWR | os.O_CREAT, 0o600)
         self._database = open_database(kind, kind.paths(place))
 
     def run(self) -> None:
         """Write for ever, in bursts, at the kind's rate in the mean."""
-        number = 0
+        number = int.from_bytes(os.pread(self._acknowledged, 8, 0), "little")
         while True:
             burst = max(1, self._random.randint(1, self._kind.rate // 10))
             end = number + burst
@@ -187,8 +192,29 @@ class Writer:
 
 def main(arguments: dict[str, Any]) -> None:
     """Write until killed, or until the parent is gone."""
+    _die_with_parent()
+    kind, place, seed = KINDS[arguments["kind"]], arguments["place"], arguments["seed"]
+    while kind.restarts:
+        seed += 1
+        pid = os.fork()
+        if not pid:
+            break
+        _, status = os.waitpid(pid, 0)
+        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGALRM:
+            sys.exit(f"the writer ended by itself, with wait status {status}")
+    if not kind.restarts:
+        Writer(kind, place, seed).run()
+    _die_with_parent()
+    life_seconds = random.Random(seed).uniform(*LIFE_SECONDS)  # noqa: S311 -- any moment will do
+    if os.path.exists(kind.paths(place).db_dir):  # while it is created it is left alone
+        signal.setitimer(signal.ITIMER_REAL, life_seconds)
+    writer = Writer(kind, place, seed)
+    signal.setitimer(signal.ITIMER_REAL, life_seconds)
+    writer.run()
+
+
+def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    Writer(KINDS[arguments["kind"]], arguments["place"], arguments["seed"]).run()
 
 
 if __name__ == "__main__":
