@@ -87,9 +87,9 @@ _BLOBS = {
 }
 _ARCHIVE = {"WAL_ttl_seconds": "2"}
 _RECYCLED = {"recycle_log_file_num": "3"}
-_RECYCLED_BEFORE_9 = _RECYCLED | {"wal_recovery_mode": "kTolerateCorruptedTailRecords"}  # else they recycle none
+_RECYCLED_6 = _RECYCLED | {"wal_recovery_mode": "kSkipAnyCorruptedRecords"}  # else it recycles none
 _TRACKED = {"track_and_verify_wals_in_manifest": "true"}
-_LARGE = {"write_buffer_size": "1048576", "max_total_wal_size": "4000000"}
+_LARGE = {"write_buffer_size": "8388608", "max_total_wal_size": "32000000"}
 _KEPT = {"avoid_flush_during_recovery": "true"}  # WALs live on over restarts
 _THREE = ("default", "a", "b")  # "slow" would keep every old WAL alive
 
@@ -108,24 +108,25 @@ KINDS = {
         Kind("tracked WALs", settings=_TRACKED),
         Kind("MANIFEST rolls", settings={"max_manifest_file_size": "1000"}),
         Kind("compressed WALs", settings={"wal_compression": "kZSTD"}),
-        Kind("large batches", settings=_LARGE, value_factor=300, rate=200),
+        Kind("large batches", settings=_LARGE, value_factor=4000, rate=40),
         Kind("restarting", settings=_KEPT, restarts=True),
         Kind(
             "restarting, large batches",
             settings=_LARGE | _KEPT,
-            value_factor=300,
-            rate=200,
+            value_factor=4000,
+            rate=40,
             restarts=True,
             leaves_torn_wals=True,
         ),
         Kind("7.8", engine="7.8"),
         Kind("7.8 two-phase commit", engine="7.8", feature="two_phase", families=_THREE),
         Kind("7.8 deleting files", engine="7.8", feature="delete_files"),
-        Kind("7.8 recycled, tracked", engine="7.8", settings=_RECYCLED_BEFORE_9 | _TRACKED),
-        Kind("7.8 restarting, recycled", engine="7.8", settings=_RECYCLED_BEFORE_9, restarts=True),
+        Kind("7.8 tracked", engine="7.8", settings=_TRACKED),
+        Kind("7.8 restarting", engine="7.8", restarts=True),
         Kind("7.8 compressed, archive", engine="7.8", settings=_ARCHIVE | {"wal_compression": "kZSTD"}),
         Kind("6.29", engine="6.29"),
-        Kind("6.29 recycled, blobs", engine="6.29", settings=_RECYCLED_BEFORE_9 | _BLOBS),
+        Kind("6.29 recycled, blobs", engine="6.29", settings=_RECYCLED_6 | _BLOBS),
+        Kind("6.29 restarting, recycled", engine="6.29", settings=_RECYCLED_6, restarts=True),
     )
 }
 

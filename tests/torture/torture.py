@@ -30,7 +30,7 @@ from tests.core.databases import ROOT
 from tests.torture.judge import Verdict, judge
 from tests.torture.kinds import Kind
 
-START_NUMBERS = 1500  # what a writer has written before the first checkpoint
+START_SECONDS = 0.4  # of writing before the first checkpoint, at the writer's mean rate
 PAUSE_SECONDS = 0.06  # the longest random one, at the writer's mean rate
 PAUSE_LIMIT_SECONDS = 1.0
 TIMEOUT_SECONDS = 60.0
@@ -174,7 +174,7 @@ def running_writer(kind: Kind, seed: int, directory: str | None = None) -> Itera
     try:
         running = Running(kind, place, seed)
         try:
-            running.wait_for(START_NUMBERS if kind.rate > 1000 else START_NUMBERS // 20, 60)
+            running.wait_for(int(kind.rate * START_SECONDS), 60)
             yield running
         finally:
             running.kill()

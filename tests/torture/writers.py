@@ -131,7 +131,7 @@ class Writer:
     def __init__(self, kind: Kind, place: str, seed: int) -> None:
         self._kind = kind
         self._random = random.Random(seed)  # noqa: S311 -- any values will do
-        self._noise = self._random.randbytes(1 << 16)
+        self._noise = self._random.randbytes(1 << 20)
         self._place = place
         self._acknowledged = os.open(os.path.join(place, "acknowledged"), os.O_RDWR | os.O_CREAT, 0o600)
         self._database = open_database(kind, kind.paths(place))
