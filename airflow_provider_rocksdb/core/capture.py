@@ -239,11 +239,12 @@ class WalCapture:
     def cut(self) -> list[CheckpointFile]:
         """Cut the newest WAL, and recycled ones before it, at their last whole record, and return all WALs.
 
-        So the checkpoint opens under ``kAbsoluteConsistency``, too. A damaged one stays as it is.
+        So the checkpoint opens under ``kAbsoluteConsistency``, too. A damaged one stays as it is. The newest is the one
+        that holds anything; behind it stand those that hold nothing yet.
         """
-        newest = [wal for wal in self.copied if wal.records or wal.torn][-1:]
+        last = max((index for index, wal in enumerate(self.copied) if wal.records or wal.torn), default=0)
         sizes = {wal.number: wal.size for wal in self.copied}
-        for wal in (*find_stale_ends(self.copied), *newest):
+        for wal in (*find_stale_ends(self.copied), *self.copied[last:]):
             if wal.damage is None and wal.end < wal.size:
                 with open(os.path.join(self._directory, wal_file_name(wal.number)), "r+b") as file:
                     file.truncate(wal.end)
