@@ -110,6 +110,7 @@ KINDS = {
         Kind("compressed WALs", settings={"wal_compression": "kZSTD"}),
         Kind("large batches", settings=_LARGE, value_factor=4000, rate=40),
         Kind("restarting", settings=_KEPT, restarts=True),
+        Kind("restarting, recycled WALs", settings=_RECYCLED, restarts=True),
         Kind(
             "restarting, large batches",
             settings=_LARGE | _KEPT,
@@ -126,7 +127,7 @@ KINDS = {
         Kind("7.8 compressed, archive", engine="7.8", settings=_ARCHIVE | {"wal_compression": "kZSTD"}),
         Kind("6.29", engine="6.29"),
         Kind("6.29 recycled, blobs", engine="6.29", settings=_RECYCLED_6 | _BLOBS),
-        Kind("6.29 restarting, recycled", engine="6.29", settings=_RECYCLED_6, restarts=True),
+        Kind("6.29 restarting", engine="6.29", restarts=True),
     )
 }
 
