@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,9 @@ from tests.torture.torture import Tally, Turn
 TURN = 10
 PAUSED_ROUNDS = 3  # later rounds go on unpaused, so that a checkpoint with all protections ends
 TIMEOUT_SECONDS = 20.0
+
+WHAT_LENGTH = 120
+_PLACE = re.compile(r"\S*/torture-\w+/")
 
 Replacement = tuple[Any, str, Any]
 """Object, attribute and what takes its place."""
@@ -237,7 +241,7 @@ ABLATIONS = {
             {"copy WALs": 2000},
         ),
         Ablation("the newest WAL cut at its last whole record", "recycled WALs", _uncut_wals),
-        Ablation("the newest WAL cut at its last whole record (torn)", "large batches", _uncut_wals),
+        Ablation("the newest WAL cut at its last whole record (full disk)", "plain", _uncut_wals),
         Ablation("WALs looked for in the archive", "archive", _no_archive, {"pin WALs": 1000}),
         Ablation(
             "wal_dir taken from OPTIONS",
@@ -266,7 +270,7 @@ def ablation_table(rows: list[tuple[Ablation, Tally, Tally]]) -> str:
     ]
     for ablation, without, guarded in rows:
         found = f"{without.checkpoints}" if without.failed else f"none of {without.checkpoints}"
-        what = without.problems[0].replace("|", "/")[:150] if without.problems else ""
+        what = _PLACE.sub("", without.problems[0])[:WHAT_LENGTH] if without.problems else ""
         rest = f"{guarded.failed} of {guarded.checkpoints} failed"
         lines.append(f"| {ablation.name} | {ablation.kind} | {found} | {what} | {rest} |")
     return "\n".join(lines)

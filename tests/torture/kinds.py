@@ -73,6 +73,11 @@ class Kind:
             db_paths=(os.path.join(place, "fast"), os.path.join(place, "slow")) if self.two_paths else (),
         )
 
+    @property
+    def recycles(self) -> bool:
+        """Whether WALs are recycled, so that their sizes do not tell where they end."""
+        return "recycle_log_file_num" in self.settings
+
     def value_bytes(self, family: str) -> int:
         """Size of a value."""
         return _VALUE_BYTES.get(family, 30) * self.value_factor

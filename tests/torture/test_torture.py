@@ -23,8 +23,9 @@ ABLATION_CHECKPOINTS = 10
         "ingesting",
         "churning families",
         "MANIFEST rolls",
+        "restarting",
         "7.8 two-phase commit",
-        "6.29 recycled, blobs",
+        "6.29",
     ],
 )
 def test_nothing_is_lost(name: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import statistics
@@ -33,6 +34,7 @@ from tests.torture.kinds import Kind
 START_SECONDS = 0.4  # of writing before the first checkpoint, at the writer's mean rate
 PAUSE_SECONDS = 0.06  # the longest random one, at the writer's mean rate
 PAUSE_LIMIT_SECONDS = 1.0
+TORN_BYTES = 100  # what is written of the last record when the disk is full
 TIMEOUT_SECONDS = 60.0
 
 Pause = Callable[[str, int], int]
@@ -111,6 +113,17 @@ class Running:
         self._signal(signal.SIGKILL)
         self._process.wait()
 
+    def fill_disk(self) -> None:
+        """Let the writer's next write end in the middle, as on a full disk, of which it dies."""
+        directory = self.kind.paths(self.place).wal_dir or self.paths.db_dir
+        with self.stopped():
+            newest = max(name for name in os.listdir(directory) if name.endswith(".log"))
+            limit = os.path.getsize(os.path.join(directory, newest)) + TORN_BYTES
+            resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(PAUSE_LIMIT_SECONDS)
+        self.kill()
+
     def _signal(self, number: int) -> None:
         if self._process.returncode is None:
             os.killpg(self._process.pid, number)
@@ -184,7 +197,7 @@ def running_writer(kind: Kind, seed: int, directory: str | None = None) -> Itera
 
 @dataclass(frozen=True)
 class Turn:
-    """A number of checkpoints of one new database, the last when its writer has been killed.
+    """A number of checkpoints of one new database, the last when its writer has died: of a full disk, or by kill -9.
 
     Between two of them the writer goes on for a random while. ``pause``: None for random pauses. ``linger``: how many
     numbers pass between a checkpoint and its judgement.
@@ -205,7 +218,7 @@ class Turn:
         with running_writer(self.kind, self.seed, self.directory) as running:
             for left in range(self.checkpoints, 0, -1):
                 if left == 1:
-                    running.kill()
+                    running.kill() if self.kind.restarts or self.kind.recycles else running.fill_disk()
                     pause = no_pause
                 else:
                     running.wait_for(chance.randint(0, self.kind.rate // 10), PAUSE_LIMIT_SECONDS)

@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -218,4 +219,8 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    try:
+        main(json.loads(sys.argv[1]))
+    except Exception:  # noqa: BLE001 -- whatever it is, RocksDB is not to tidy up
+        traceback.print_exc()
+        os._exit(1)
