@@ -37,13 +37,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def usable_kinds(names: list[str]) -> list[Kind]:
     """Return the kinds whose RocksDB is installed, and say which are not."""
-    kinds = [KINDS[name] for name in names]
-    for kind in kinds:
-        if kind.engine != "9.8" and find_library(kind.engine) is None:
+    kinds = []
+    for kind in (KINDS[name] for name in names):
+        if kind.engine == "9.8" or find_library(kind.engine) is not None:
+            kinds.append(kind)
+        else:
             print(f"not run, RocksDB {kind.engine} is not installed: {kind.name}", flush=True)
     if LDB is None:
         print("ldb is not installed: judged by rocksdict alone", flush=True)
-    return [kind for kind in kinds if kind.engine == "9.8" or find_library(kind.engine) is not None]
+    return kinds
 
 
 def torture(options: argparse.Namespace) -> int:
@@ -68,8 +70,11 @@ def torture(options: argparse.Namespace) -> int:
 
 def ablate(ablations: list[Ablation], limit: int, seed: int) -> int:
     """Take away one protection after the other; then the same with it."""
+    usable = {kind.name for kind in usable_kinds(sorted({ablation.kind for ablation in ablations}))}
     rows = []
     for ablation in ablations:
+        if ablation.kind not in usable:
+            continue
         without = ablation.run(limit, seed)
         guarded = ablation.run(GUARDED_CHECKPOINTS, seed, removed=False)
         rows.append((ablation, without, guarded))
