@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.core.databases import ROOT
 from tests.torture.kinds import (
-    HOT_SLOTS,
+    HOT_PERIOD,
     KINDS,
     Kind,
     families_after,
@@ -124,6 +124,8 @@ def _ldb_counts(kind: Kind, checkpoint_dir: str, verdict: Verdict) -> dict[str, 
         match = re.search(r"Keys in range: (\d+)", said or "")
         if match:
             counts[family] = int(match[1])
+        elif said is not None:
+            verdict.problems.append(f"ldb dump: no count of family {family!r} in {said[:200]!r}")
     return counts
 
 
@@ -188,7 +190,7 @@ def _expect(kind: Kind, end: int, families: set[str]) -> dict[str, list[int]]:
 def _compare_values(kind: Kind, found: dict[str, list[tuple[bytes, bytes]]], verdict: Verdict) -> None:
     """Each number's value begins with it; each hot key's with the last number of its slot."""
     hot: dict[str, dict[bytes, bytes]] = {family: {} for family in found}
-    for number in range(max(0, verdict.last - 20 * HOT_SLOTS * 16), verdict.last + 1):
+    for number in range(max(0, verdict.last - HOT_PERIOD), verdict.last + 1):
         if is_hot(kind, number):
             for family in holders(kind, number):
                 if family in hot:

@@ -42,6 +42,7 @@ SETTINGS = {
     "keep_log_file_num": "2",
 }
 STRIDES = {"default": 1, "a": 1, "b": 1, "slow": 16}  # every how manieth number a family holds
+HOT_PERIOD = 2 * HOT_SLOTS * STRIDES["slow"]  # within which every hot key of every family has been written again
 _VALUE_BYTES = {"default": 60, "a": 120, "b": 30, "slow": 30}  # of unlike sizes, so that they are flushed apart
 
 

@@ -114,7 +114,8 @@ class Rocksdict:
     def prepare(self, name: str, entries: Iterable[Entry]) -> None:
         raise NotImplementedError
 
-    commit = prepare
+    def commit(self, name: str) -> None:
+        raise NotImplementedError
 
 
 def open_database(kind: Kind, paths: DatabasePaths) -> Database:
