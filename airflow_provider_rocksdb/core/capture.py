@@ -22,7 +22,7 @@ from airflow_provider_rocksdb.core.format.filename import (
     wal_file_name,
 )
 from airflow_provider_rocksdb.core.live_database import ARCHIVE_DIR, LiveFile, MovedOn
-from airflow_provider_rocksdb.core.wal import WalContent, find_gap, read_wal_file
+from airflow_provider_rocksdb.core.wal import WalContent, find_gap, find_stale_ends, read_wal_file
 
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP)
 _SPARE_DESCRIPTORS = 64
@@ -237,18 +237,19 @@ class WalCapture:
         return content
 
     def cut(self) -> list[CheckpointFile]:
-        """Cut the newest WAL at its last whole record, and return all WALs.
+        """Cut the newest WAL, and recycled ones before it, at their last whole record, and return all WALs.
 
-        So the checkpoint opens under ``kAbsoluteConsistency``, too. A damaged one stays as it is.
+        So the checkpoint opens under ``kAbsoluteConsistency``, too. A damaged one stays as it is. The newest is the one
+        that holds anything; behind it stand those that hold nothing yet.
         """
-        filled = [wal for wal in self.copied if wal.records or wal.torn]
+        last = max((index for index, wal in enumerate(self.copied) if wal.records or wal.torn), default=0)
         sizes = {wal.number: wal.size for wal in self.copied}
-        if filled and filled[-1].damage is None and filled[-1].end < filled[-1].size:
-            newest = filled[-1]
-            with open(os.path.join(self._directory, wal_file_name(newest.number)), "r+b") as file:
-                file.truncate(newest.end)
-                os.fsync(file.fileno())
-            sizes[newest.number] = newest.end
+        for wal in (*find_stale_ends(self.copied), *self.copied[last:]):
+            if wal.damage is None and wal.end < wal.size:
+                with open(os.path.join(self._directory, wal_file_name(wal.number)), "r+b") as file:
+                    file.truncate(wal.end)
+                    os.fsync(file.fileno())
+                sizes[wal.number] = wal.end
         return [CheckpointFile(wal_file_name(number), size, "written") for number, size in sizes.items()]
 
 

@@ -12,7 +12,7 @@ import itertools
 import os
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from airflow_provider_rocksdb.core import durable
@@ -86,11 +86,7 @@ def find_gap(wals: list[WalContent]) -> str | None:
 
     :param wals: in the order of their numbers.
     """
-    filled = [wal for wal in wals if wal.records or wal.torn]
-    expected: int | None = 0  # None: the records before cannot be read
-    for wal, following in itertools.pairwise(filled):
-        if wal.records:
-            expected = wal.next_sequence
+    for wal, following, expected in _iter_neighbours(wals):
         if not wal.torn or wal.damage or wal.recyclable or expected is None or following.first_sequence is None:
             continue
         if following.first_sequence > expected:
@@ -100,6 +96,32 @@ def find_gap(wals: list[WalContent]) -> str | None:
                 f"{wal_file_name(following.number)} begins at {following.first_sequence}"
             )
     return None
+
+
+def find_stale_ends(wals: list[WalContent]) -> list[WalContent]:
+    """Return the recycled WALs, but the last, with an earlier log's bytes behind their own records.
+
+    RocksDB cuts those off when it closes a WAL, a little after it has begun the next one; until then a strict reader
+    takes them for a torn end. That they are no record of this log is proven where the next WAL's first sequence number
+    is the one to follow.
+
+    :param wals: in the order of their numbers.
+    """
+    return [
+        wal
+        for wal, following, expected in _iter_neighbours(wals)
+        if wal.recyclable and wal.damage is None and wal.end < wal.size and following.first_sequence == expected
+    ]
+
+
+def _iter_neighbours(wals: list[WalContent]) -> Iterator[tuple[WalContent, WalContent, int | None]]:
+    """Yield each WAL that holds anything, the next such one, and the sequence number it should begin with, if known."""
+    filled = [wal for wal in wals if wal.records or wal.torn]
+    expected: int | None = 0
+    for wal, following in itertools.pairwise(filled):
+        if wal.records:
+            expected = wal.next_sequence
+        yield wal, following, expected
 
 
 def _plain_header(payload: bytes) -> tuple[int, int] | None:

@@ -111,12 +111,12 @@ def build_configured(path: str, **settings: str) -> Rdict:
     return database
 
 
-def build_two_wals(path: str) -> list[Rdict]:
+def build_two_wals(path: str, **settings: Any) -> list[Rdict]:
     """Open a new database: keys 0-499 of three families in an older WAL, 500-999 in the newest, none in an SST file.
 
     Returns all its families, "default" first: one that nobody holds any more is flushed.
     """
-    database = Rdict(path, options())
+    database = Rdict(path, options(**settings))
     families = [database, *(database.create_column_family(name, options()) for name in ("a", "b", "flushed"))]
     for family in families[:3]:
         put(family, 0, 500)

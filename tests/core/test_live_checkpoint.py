@@ -398,6 +398,41 @@ def test_a_wal_recycled_while_it_is_copied(tmp_path: Path, target: str, monkeypa
     database.close()
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_recycled_wal_that_is_not_closed_yet(tmp_path: Path, target: str, is_whole: bool) -> None:
+    """An earlier log's bytes behind an inner WAL's records are cut, but not where a record of its own may be missing.
+
+    RocksDB begins the next WAL before it cuts them off; ``kAbsoluteConsistency`` takes them for a torn end.
+    """
+    families = build_two_wals(str(tmp_path / "building"), recycle_log_file_num=2)
+    db_dir = stop(families[0], str(tmp_path / "db"))
+    inner, newest = (Path(db_dir, name) for name in names(db_dir, ".log"))
+    records = inner.read_bytes()
+    left = newest.read_bytes()[20:3000]  # half a record of another log first
+    inner.write_bytes((records if is_whole else records[:-30]) + left)
+    with pytest.raises(Exception, match="Corruption"):
+        count_keys(db_dir)
+    take(db_dir, target)
+    if is_whole:
+        assert Path(target, inner.name).read_bytes() == records
+        assert count_keys(target) == {"default": 1000, "a": 1000, "b": 1000, "flushed": 1}
+    else:
+        assert Path(target, inner.name).read_bytes() == inner.read_bytes()
+
+
+def test_a_recycled_wal_that_holds_nothing_yet(tmp_path: Path, target: str) -> None:
+    """The newest WAL that still holds an earlier log's records only is empty in the copy."""
+    families = build_two_wals(str(tmp_path / "building"), recycle_log_file_num=2)
+    db_dir = stop(families[0], str(tmp_path / "db"))
+    newest = Path(db_dir, names(db_dir, ".log")[-1])
+    shutil.copy(newest, Path(db_dir, "000099.log"))
+    made = take(db_dir, target)
+    assert Path(target, "000099.log").stat().st_size == 0
+    assert Path(target, newest.name).read_bytes() == newest.read_bytes()
+    assert made.damage == ()
+    assert count_keys(target) == {"default": 1000, "a": 1000, "b": 1000, "flushed": 1}
+
+
 @pytest.mark.parametrize("suffix", [".sst", ".log", "MANIFEST", "CURRENT"])
 def test_symbolic_links(db_dir: str, target: str, tmp_path: Path, suffix: str) -> None:
     """Where a file of the database is a symbolic link, the checkpoint has the file that it leads to."""
