@@ -2,7 +2,7 @@
 
     python -m benchmarks.upload [MEBIBYTES [ROUNDS [DIRECTORY]]]
 
-The checkpoint is a real one, its SST files from a few KiB to 64 MiB. The server is rclone's, on this disk. Each upload
+The checkpoint is a real one, its SST files from 64 KiB to 32 MiB. The server is rclone's, on this disk. Each upload
 is a process of its own, its start included, and the rounds take turns, so that all meet the same machine: seconds are
 the best of the rounds, memory is the largest resident set. The second upload is of a checkpoint with 5 % new data; it
 finds what the first one left there. ``rclone sync`` is for the second what ``rclone copy`` is for the first;
