@@ -13,7 +13,7 @@ def show_progress() -> Iterator[None]:
     """Send this package's log to stderr for the length of the block."""
     logger = logging.getLogger("airflow_provider_rocksdb")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_OneLine("%(message)s"))
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -22,3 +22,20 @@ def show_progress() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
+
+
+class _OneLine(logging.Formatter):
+    """The message as one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(super().format(record))
+
+
+def one_line(text: str) -> str:
+    """Return text as one line without control characters: names of files are other people's."""
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Return text without control characters: names of files are other people's."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -119,9 +119,14 @@ def check_completeness(
     if level not in _LEVELS:
         raise InvalidArgumentError(f"level {level!r}: expected one of {', '.join(_LEVELS)}")
     started = time.monotonic()
-    place: Directory = LocalDirectory(directory) if filesystem is None else RemoteDirectory(directory, filesystem)
+    paths = paths or DatabasePaths(directory)
+    place: Directory
+    if _is_local(filesystem):
+        place, paths = LocalDirectory(directory), paths.absolute()
+    else:
+        place = RemoteDirectory(directory, filesystem)
     while True:
-        found = Inspection(place, paths or DatabasePaths(directory))
+        found = Inspection(place, paths)
         with found.noting():
             if found.inspect_files() and level != "files" and found.state in (State.COMPLETE, State.CORRUPT):
                 _check_checksums(found, stop)
@@ -146,6 +151,14 @@ def check_completeness(
         read_files=len(found.read),
         read_bytes=sum(found.used.get(name, 0) for name in found.read),
     )
+
+
+def _is_local(filesystem: Any) -> bool:
+    if filesystem is None:
+        return True
+    from fsspec.implementations.local import LocalFileSystem  # a local check starts faster without it
+
+    return isinstance(filesystem, LocalFileSystem)
 
 
 def _check_checksums(found: Inspection, stop: threading.Event | None) -> None:
