@@ -116,7 +116,10 @@ class FileCapture:
     def _cannot_link(self, path: str, reason: OSError) -> CrossDeviceError:
         devices = [os.stat(place).st_dev for place in (path, self._directory)]
         if reason.errno == errno.EXDEV:
-            cause = "different file systems, or different mounts of one; name a place beside the database"
+            cause = (
+                "different file systems, or different mounts of one; name a place beside the database, or inside it "
+                "where it is itself a mount point (allow_inside)"
+            )
         elif reason.errno == errno.EMLINK:
             cause = "the file has as many links as its file system allows; delete old checkpoints"
         else:

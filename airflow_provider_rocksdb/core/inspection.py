@@ -14,6 +14,7 @@ from airflow_provider_rocksdb.core.directory import Directory, LocalDirectory
 from airflow_provider_rocksdb.core.errors import (
     CancelledError,
     CorruptionError,
+    CouldNotCheckError,
     InvalidArgumentError,
     NotSupportedError,
 )
@@ -94,7 +95,7 @@ class Inspection:
             raise
         except (FileNotFoundError, NotADirectoryError) as error:
             self.add(State.INCOMPLETE, f"{error.filename or self.place.name}: is missing")
-        except (NotSupportedError, InvalidArgumentError) as error:
+        except (NotSupportedError, InvalidArgumentError, CouldNotCheckError) as error:
             self.add(State.COULD_NOT_CHECK, str(error))
         except CorruptionError as error:
             self.add(State.CORRUPT, str(error))

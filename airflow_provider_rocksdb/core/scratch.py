@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable
 
 from airflow_provider_rocksdb.core import durable
-from airflow_provider_rocksdb.core.errors import CancelledError
+from airflow_provider_rocksdb.core.errors import CancelledError, CouldNotCheckError
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
 from airflow_provider_rocksdb.core.format.version_edit import clear_path_ids
@@ -44,8 +44,14 @@ def read_blocks(
     :param files: paths of its SST files, blob files and WALs.
     :returns: a state of :class:`~airflow_provider_rocksdb.core.completeness.State` by its value, and the reason.
     :raises CancelledError: when ``stop`` was set.
+    :raises CouldNotCheckError: when there is no place for the links.
     """
-    place = tempfile.mkdtemp(prefix="rocksdb-check-")
+    try:
+        place = tempfile.mkdtemp(prefix="rocksdb-check-")
+    except OSError as error:
+        raise CouldNotCheckError(
+            f"{directory}: no temporary directory can be made to read its blocks from: {error}; name one in TMPDIR"
+        ) from None
     try:
         _fill(place, directory, snapshot, files)
         return _run_child(place, timeout_seconds, stop)

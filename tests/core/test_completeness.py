@@ -140,6 +140,15 @@ def test_a_checkpoint_by_rocksdb(tmp_path: Path, level: str) -> None:
     assert (found.state, found.wals) == (COMPLETE, "unknown")
 
 
+def test_no_place_for_links(checkpoint_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no temporary directory can be made, blocks could not be checked, and the directory is not blamed."""
+    monkeypatch.setattr(scratch.tempfile, "tempdir", "/nowhere")
+    found = check_completeness(checkpoint_dir, level="blocks")
+    assert found.state is COULD_NOT_CHECK
+    assert "no temporary directory can be made" in found.reason
+    assert found.reason.endswith("name one in TMPDIR")
+
+
 def test_a_running_database(tmp_path: Path) -> None:
     """A database that another process writes is complete whenever it is looked at."""
     db_dir = str(tmp_path / "db")
