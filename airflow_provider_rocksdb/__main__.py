@@ -29,8 +29,8 @@ EXIT_STATUS = {"done": 0, "complete": 0, "failed": 1, "incomplete": 1, "could_no
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     _open_standard_streams()
-    arguments = parse_arguments(argv)
     stop = _stop_on_signal()
+    arguments = parse_arguments(argv)
     arguments.storage_options = {}
     try:
         if "storage_option" in arguments:

@@ -130,12 +130,11 @@ def check_completeness(
         with found.noting():
             if found.inspect_files() and level != "files" and found.state in (State.COMPLETE, State.CORRUPT):
                 _check_checksums(found, stop)
+            if level == "blocks" and found.state is State.COMPLETE:
+                _check_blocks(found, timeout_seconds, stop)
         has_time = time.monotonic() - started < _MOVING_SECONDS
         if found.state is State.COMPLETE or not (has_time and found.has_moved()):
             break
-    if level == "blocks" and found.state is State.COMPLETE:
-        with found.noting():
-            _check_blocks(found, timeout_seconds, stop)
     db_id = found.snapshot.db_id if found.snapshot else ""
     return Completeness(
         state=found.state,
@@ -225,6 +224,8 @@ def _check_blocks(found: Inspection, timeout_seconds: float, stop: threading.Eve
         timeout_seconds=timeout_seconds,
         stop=stop,
     )
+    if state == State.COULD_NOT_CHECK and found.has_moved():
+        reason = f"{directory}: the database moved on while its blocks were read; check a checkpoint of it: {reason}"
     if state != State.COMPLETE:
         found.add(State(state), reason)
     else:

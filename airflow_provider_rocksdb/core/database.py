@@ -24,7 +24,7 @@ from airflow_provider_rocksdb.core.paths import DatabasePaths
 CONFIG_NAME = "rocksdict-config.json"
 
 _NOT_DAMAGE = re.compile(
-    "unknown|unsupported|not supported|newer version|merge.?operator|comparator|not compressed", re.IGNORECASE
+    "unknown|unsupported|not supported|newer version|merge.?operator|comparator|not compressed|IO error", re.IGNORECASE
 )
 
 
