@@ -8,7 +8,9 @@ JSON object in every case, ``state`` first: ``done``, ``complete``, ``failed``, 
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import signal
 import sys
 import threading
@@ -18,7 +20,7 @@ from typing import Any
 from airflow_provider_rocksdb.cli import storage
 from airflow_provider_rocksdb.cli.arguments import parse_arguments
 from airflow_provider_rocksdb.cli.commands import COMMANDS, Outcome
-from airflow_provider_rocksdb.cli.progress import show_progress
+from airflow_provider_rocksdb.cli.progress import one_line, printable, show_progress
 from airflow_provider_rocksdb.core.errors import CorruptionError, CouldNotCheckError, IncompleteError, RocksDBError
 
 EXIT_STATUS = {"done": 0, "complete": 0, "failed": 1, "incomplete": 1, "could_not_check": 1, "corrupt": 3}
@@ -26,8 +28,9 @@ EXIT_STATUS = {"done": 0, "complete": 0, "failed": 1, "incomplete": 1, "could_no
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    arguments = parse_arguments(argv)
+    _open_standard_streams()
     stop = _stop_on_signal()
+    arguments = parse_arguments(argv)
     arguments.storage_options = {}
     try:
         if "storage_option" in arguments:
@@ -38,8 +41,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             outcome = COMMANDS[arguments.command](arguments, stop)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a command ends with one line, whatever happened
         outcome = _failure(error, arguments.command)
-    _report(outcome, arguments)
+    try:
+        _report(outcome, arguments)
+    except OSError as error:  # nobody reads it, or it goes to a disk that is full
+        sys.stderr.write(f"{arguments.command}: {outcome.state}, but the result cannot be written: {error}\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end, too
+        return EXIT_STATUS[outcome.state] or EXIT_STATUS["failed"]
     return EXIT_STATUS[outcome.state]
+
+
+def _open_standard_streams() -> None:
+    """Give a process whose caller has closed its output one that leads nowhere, and no file its descriptor.
+
+    What cannot be encoded is written escaped.
+    """
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115 -- for good
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _stop_on_signal() -> threading.Event:
@@ -78,24 +103,14 @@ def _report(outcome: Outcome, arguments: Any) -> None:
     if failed:  # what storage says about a failure may repeat what it was given
         line = storage.mask_secrets(line, arguments.storage_options)
         details = storage.mask_secrets(details, arguments.storage_options)
-        sys.stderr.write(f"{arguments.command}: {outcome.state}: {_one_line(line)}\n")
+        sys.stderr.write(f"{arguments.command}: {outcome.state}: {one_line(line)}\n")
     if arguments.json:
         sys.stdout.write(json.dumps({"state": outcome.state, **details}) + "\n")
     else:
-        sys.stdout.writelines(f"{_printable(line)}\n" for line in lines)
+        sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
         if not failed:
-            sys.stdout.write(f"{outcome.state}: {_one_line(line)}\n")
+            sys.stdout.write(f"{outcome.state}: {one_line(line)}\n")
     sys.stdout.flush()
-
-
-def _one_line(text: str) -> str:
-    """Return text as one line without control characters: names of files are other people's."""
-    return _printable(" ".join(text.split()))
-
-
-def _printable(text: str) -> str:
-    """Return text without control characters: names of files are other people's."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 if __name__ == "__main__":

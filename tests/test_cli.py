@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -126,6 +127,10 @@ def listing(directory: Path) -> dict[str, tuple[int, int, int, int]]:
         ("backup", "db", "there", "--layout", "archive", "--compression", "gzip", "--compression-threads", "2"),
         ("backup", "db", "there.tar.gz", "--layout", "archive", "--compression", "zstd"),
         ("backup", "db", "there.tar.zst"),
+        ("backup", "db", ""),
+        ("check", ""),
+        ("checkpoint", "db", ""),
+        ("check", "db", "--wal-dir", ""),
         ("backup", "db", "s3://user:secret@bucket/path"),
         ("backup", "db", "there", "--keep-last", "-2"),
         ("backup", "db", "there", "--keep-within", "soon"),
@@ -264,6 +269,66 @@ def test_check_complete(db_dir: Path, tmp_path: Path, level: str) -> None:
     assert (result["state"], result["level"], result["wals"]) == ("complete", level, "checkpoint.json")
     done = run("check", f"file://{tmp_path}/checkpoint", "--level", "checksums")
     assert (done.returncode, done.stdout.startswith(f"complete: file://{tmp_path}/checkpoint: ")) == (0, True)
+
+
+@pytest.mark.parametrize("level", ["files", "checksums", "blocks"])
+def test_check_with_relative_directories(
+    db_dir: Path, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative --wal-dir and --db-path mean what they mean to the shell, at every level."""
+    monkeypatch.chdir(tmp_path)
+    environment = {"PYTHONPATH": str(ROOT)}
+    done = run("check", "db", "--wal-dir", "./db", "--db-path", "db", "--level", level, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_check_blocks_of_a_file_url(db_dir: Path, tmp_path: Path) -> None:
+    """A file:// URL is a directory of this host, so that every level can be had."""
+    run_json("checkpoint", db_dir, tmp_path / "checkpoint")
+    assert run_json("check", f"file://{tmp_path}/checkpoint", "--level", "blocks")["state"] == "complete"
+
+
+def test_foreign_file_called_as_our_record(db_dir: Path, tmp_path: Path) -> None:
+    """A database in which a program keeps a checkpoint.json of its own is checked and backed up as any other."""
+    (db_dir / "checkpoint.json").write_text('{"step": 1}')
+    assert run_json("check", db_dir)["state"] == "complete"
+    assert run_json("backup", db_dir, tmp_path / "repository")["sequence_number"] == 1500
+    assert run_json("backup", db_dir, tmp_path / "repository-2", "--no-checkpoint")["sequence_number"] == 1500
+
+
+def test_repository_knows_a_database_by_its_full_path(
+    db_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One database named in two ways is one database."""
+    monkeypatch.chdir(tmp_path)
+    environment = {"PYTHONPATH": str(ROOT)}
+    run_json("backup", "db", "repository", env=environment)
+    assert run_json("backup", f"{db_dir}/", "repository", env=environment)["backup_id"] == 2
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_closed_output(db_dir: Path, tmp_path: Path, redirection: str) -> None:
+    """A caller that closes a standard stream still gets the work done and its status, without a traceback."""
+    command = f"{shlex.join(COMMAND)} checkpoint {db_dir} {tmp_path}/checkpoint --json {redirection}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert keys(tmp_path / "checkpoint") == 1500
+
+
+@pytest.mark.parametrize("output", [">/dev/full", "| sleep 0"])
+def test_output_that_fails(db_dir: Path, output: str) -> None:
+    """A result that cannot be written is one line and status 1."""
+    command = f"set -o pipefail; (sleep 0.2; {shlex.join(COMMAND)} check {db_dir} --json) {output}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch("check: complete, but the result cannot be written: .*\n", done.stderr)
+
+
+def test_output_that_cannot_be_encoded(db_dir: Path) -> None:
+    """Names that the terminal's encoding has not are written escaped."""
+    moved = db_dir.rename(db_dir.with_name("d\u00e9"))
+    done = run("check", moved, env={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, r"d\xe9: " in done.stdout) == (0, True)
 
 
 def test_check_incomplete(db_dir: Path) -> None:

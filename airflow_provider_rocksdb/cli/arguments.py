@@ -116,11 +116,12 @@ def _add_database_command(
     commands: Any, name: str, text: str, *, wal_dir: str = "where the WALs are (default: where OPTIONS says)"
 ) -> argparse.ArgumentParser:
     command = _add_command(commands, name, text)
-    command.add_argument("--wal-dir", metavar="DIR", help=wal_dir)
+    command.add_argument("--wal-dir", type=_path, metavar="DIR", help=wal_dir)
     command.add_argument(
         "--db-path",
         action="append",
         default=[],
+        type=_path,
         metavar="DIR",
         help="RocksDB's db_paths: repeat in the order of the path ids",
     )
@@ -139,8 +140,10 @@ def _add_checkpoint(commands: Any) -> None:
     command = _add_database_command(
         commands, "checkpoint", "Make a checkpoint of a RocksDB database, which may be running."
     )
-    command.add_argument("db_dir", metavar="DB_DIR")
-    command.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", help="on the file system of DB_DIR, outside it")
+    command.add_argument("db_dir", type=_path, metavar="DB_DIR")
+    command.add_argument(
+        "checkpoint_dir", type=_path, metavar="CHECKPOINT_DIR", help="on the file system of DB_DIR, outside it"
+    )
     command.add_argument(
         "--mode",
         choices=["live", "exclusive"],
@@ -168,7 +171,7 @@ def _add_check(commands: Any) -> None:
 def _add_backup(commands: Any) -> None:
     command = _add_database_command(commands, "backup", "Upload a database into a backup repository.")
     command.add_argument(
-        "directory", metavar="DIR", help="a checkpoint of ours, or any DB directory, which may be running"
+        "directory", type=_path, metavar="DIR", help="a checkpoint of ours, or any DB directory, which may be running"
     )
     command.add_argument("backup_dir", type=_path_or_url, metavar="BACKUP_DIR", help="a path or an fsspec URL")
     command.add_argument(
@@ -207,7 +210,7 @@ def _add_restore(commands: Any) -> None:
         metavar="BACKUP_DIR",
         help="a repository, a directory with a database as it is, or an archive",
     )
-    command.add_argument("db_dir", metavar="DB_DIR")
+    command.add_argument("db_dir", type=_path, metavar="DB_DIR")
     command.add_argument(
         "--backup-id", type=_backup_id, metavar="N", help="which backup (default: the newest that is valid)"
     )
@@ -422,7 +425,14 @@ def _grace_seconds(text: str) -> float:
     return duration.days * 86400.0 + duration.hours * 3600.0
 
 
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got an empty text")
+    return text
+
+
 def _path_or_url(text: str) -> str:
+    _path(text)
     try:
         storage.refuse_unsafe_url(text)
     except ValueError as error:

@@ -219,10 +219,9 @@ def _damage_line(db_dir: str, damage: tuple[str, ...]) -> str:
 
 def _is_checkpoint(directory: str) -> bool:
     """Whether a directory is a checkpoint of ours that nobody has used as a database since."""
-    from airflow_provider_rocksdb.core.checkpoint import is_unchanged, read_checkpoint
+    from airflow_provider_rocksdb.core.checkpoint import read_own_checkpoint
 
-    checkpoint = read_checkpoint(directory)
-    return checkpoint is not None and is_unchanged(directory, checkpoint)
+    return read_own_checkpoint(directory) is not None
 
 
 def _upload(

@@ -24,9 +24,11 @@ def show_progress() -> Iterator[None]:
     """Send this package's log to stderr for the length of the block."""
     logger = logging.getLogger("airflow_provider_rocksdb")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"{_CLEAR_LINE}%(message)s" if sys.stderr.isatty() else "%(message)s"))
     if sys.stderr.isatty():
+        handler.setFormatter(_OneLine(_CLEAR_LINE))
         handler.addFilter(lambda record: record.name != _TRANSFER_LOGGER or record.levelno > logging.INFO)
+    else:
+        handler.setFormatter(_OneLine())
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -53,3 +55,24 @@ def _draw(progress: Progress) -> None:
     is_done = progress.files == progress.total_files
     sys.stderr.write(f"{_CLEAR_LINE}{line}" + ("\n" if is_done else ""))
     sys.stderr.flush()
+
+
+class _OneLine(logging.Formatter):
+    """The message as one line, behind what makes room for it."""
+
+    def __init__(self, before: str = "") -> None:
+        super().__init__("%(message)s")
+        self._before = before
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._before + one_line(super().format(record))
+
+
+def one_line(text: str) -> str:
+    """Return text as one line without control characters: names of files are other people's."""
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Return text without control characters: names of files are other people's."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -100,7 +100,7 @@ def read_storage_options(pairs: Iterable[tuple[str, Any]], file: str | None) -> 
 def _decode_object(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:  # its message names a place, and not the text
+    except (json.JSONDecodeError, RecursionError) as error:  # whose message names a place, and not the text
         raise InvalidArgumentError(f"{where}: expected a JSON object of storage options, got {error}") from None
     if not isinstance(value, dict):
         raise InvalidArgumentError(f"{where}: expected a JSON object of storage options, got a {type(value).__name__}")

@@ -99,7 +99,7 @@ class FileCapture:
             if error.errno not in _NO_LINK:
                 raise
             reason = error
-        descriptor = os.open(name, os.O_RDONLY, dir_fd=source)
+        descriptor = durable.open_regular(f"{file.directory}/{name}")
         try:
             size = os.fstat(descriptor).st_size
             if durable.clone_file(descriptor, target):
@@ -116,7 +116,10 @@ class FileCapture:
     def _cannot_link(self, path: str, reason: OSError) -> CrossDeviceError:
         devices = [os.stat(place).st_dev for place in (path, self._directory)]
         if reason.errno == errno.EXDEV:
-            cause = "different file systems, or different mounts of one; name a place beside the database"
+            cause = (
+                "different file systems, or different mounts of one; name a place beside the database, or inside it "
+                "where it is itself a mount point (allow_inside)"
+            )
         elif reason.errno == errno.EMLINK:
             cause = "the file has as many links as its file system allows; delete old checkpoints"
         else:
@@ -256,11 +259,11 @@ class WalCapture:
 def _open_wal(path: str) -> tuple[str, int]:
     """Open a WAL, also one that has moved into the archive meanwhile; return where it is and its descriptor."""
     try:
-        return path, os.open(path, os.O_RDONLY)
+        return path, durable.open_regular(path)
     except FileNotFoundError as error:
         archived = os.path.join(os.path.dirname(path), ARCHIVE_DIR, os.path.basename(path))
         try:
-            return archived, os.open(archived, os.O_RDONLY)
+            return archived, durable.open_regular(archived)
         except FileNotFoundError:
             raise error from None
 

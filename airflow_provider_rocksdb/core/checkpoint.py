@@ -157,8 +157,7 @@ def read_checkpoint(checkpoint_dir: str) -> Checkpoint | None:
     """
     path = os.path.join(checkpoint_dir, RECORD_NAME)
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = durable.read_small_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     return decode_checkpoint(data, path) if data else None
@@ -275,7 +274,7 @@ def _is_same(descriptor: int, path: str) -> bool:
 
 def _check_litter(temporary: str, *, force: bool) -> None:
     names = os.listdir(temporary)
-    if not names or (RECORD_NAME in names and "LOCK" not in names):
+    if not names or (RECORD_NAME in names and "LOCK" not in names and _has_own_record(temporary)):
         return
     if force:  # a foreign checkpoint that a run was replacing by force when it died
         check_deletable(temporary, force=True)
@@ -284,6 +283,15 @@ def _check_litter(temporary: str, *, force: bool) -> None:
         f"{temporary}: is in the way, and is not what a run that died has left (no {RECORD_NAME}, or a database's "
         "LOCK in it); move it away"
     )
+
+
+def _has_own_record(directory: str) -> bool:
+    """Whether what is called like our record is one, or the empty one of a checkpoint being built."""
+    try:
+        read_checkpoint(directory)
+    except CorruptionError:
+        return False
+    return True
 
 
 def _empty(directory: str) -> None:
@@ -371,12 +379,25 @@ def is_unchanged(path: str, checkpoint: Checkpoint) -> bool:
     """Whether CURRENT and MANIFEST are those of the record: nobody has opened the checkpoint as a database since."""
     sizes = {file.name: file.size for file in checkpoint.files}
     try:
-        with open(os.path.join(path, "CURRENT"), "rb") as file:
-            current = file.read(4096)
+        current = durable.read_small_file(os.path.join(path, "CURRENT"))
         size = os.path.getsize(os.path.join(path, checkpoint.manifest))
     except FileNotFoundError:
         return False
     return current == checkpoint.manifest.encode() + b"\n" and size == sizes.get(checkpoint.manifest)
+
+
+def read_own_checkpoint(directory: str) -> Checkpoint | None:
+    """Return the record of a checkpoint of ours that nobody has used as a database since; None for anything else.
+
+    :raises CorruptionError: when the record cannot be read; in a database, a file of that name is somebody else's.
+    """
+    try:
+        checkpoint = read_checkpoint(directory)
+    except CorruptionError:
+        if os.path.lexists(os.path.join(directory, "LOCK")):
+            return None
+        raise
+    return checkpoint if checkpoint is not None and is_unchanged(directory, checkpoint) else None
 
 
 def delete_checkpoint(checkpoint_dir: str, *, force: bool = False) -> bool:

@@ -119,18 +119,22 @@ def check_completeness(
     if level not in _LEVELS:
         raise InvalidArgumentError(f"level {level!r}: expected one of {', '.join(_LEVELS)}")
     started = time.monotonic()
-    place: Directory = LocalDirectory(directory) if filesystem is None else RemoteDirectory(directory, filesystem)
+    paths = paths or DatabasePaths(directory)
+    place: Directory
+    if _is_local(filesystem):
+        place, paths = LocalDirectory(directory), paths.absolute()
+    else:
+        place = RemoteDirectory(directory, filesystem)
     while True:
-        found = Inspection(place, paths or DatabasePaths(directory))
+        found = Inspection(place, paths)
         with found.noting():
             if found.inspect_files() and level != "files" and found.state in (State.COMPLETE, State.CORRUPT):
                 _check_checksums(found, stop)
+            if level == "blocks" and found.state is State.COMPLETE:
+                _check_blocks(found, timeout_seconds, stop)
         has_time = time.monotonic() - started < _MOVING_SECONDS
         if found.state is State.COMPLETE or not (has_time and found.has_moved()):
             break
-    if level == "blocks" and found.state is State.COMPLETE:
-        with found.noting():
-            _check_blocks(found, timeout_seconds, stop)
     db_id = found.snapshot.db_id if found.snapshot else ""
     return Completeness(
         state=found.state,
@@ -146,6 +150,14 @@ def check_completeness(
         read_files=len(found.read),
         read_bytes=sum(found.used.get(name, 0) for name in found.read),
     )
+
+
+def _is_local(filesystem: Any) -> bool:
+    if filesystem is None:
+        return True
+    from fsspec.implementations.local import LocalFileSystem  # a local check starts faster without it
+
+    return isinstance(filesystem, LocalFileSystem)
 
 
 def _check_checksums(found: Inspection, stop: threading.Event | None) -> None:
@@ -212,6 +224,8 @@ def _check_blocks(found: Inspection, timeout_seconds: float, stop: threading.Eve
         timeout_seconds=timeout_seconds,
         stop=stop,
     )
+    if state == State.COULD_NOT_CHECK and found.has_moved():
+        reason = f"{directory}: the database moved on while its blocks were read; check a checkpoint of it: {reason}"
     if state != State.COMPLETE:
         found.add(State(state), reason)
     else:

@@ -18,13 +18,13 @@ from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.checkpoint import Checkpoint, CheckpointFile, building
 from airflow_provider_rocksdb.core.errors import BusyError, InvalidArgumentError, NotSupportedError, RocksDBError
 from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
-from airflow_provider_rocksdb.core.live_database import MovedOn, Snapshot, open_live_database, read_small_file
+from airflow_provider_rocksdb.core.live_database import MovedOn, Snapshot, open_live_database
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 CONFIG_NAME = "rocksdict-config.json"
 
 _NOT_DAMAGE = re.compile(
-    "unknown|unsupported|not supported|newer version|merge.?operator|comparator|not compressed", re.IGNORECASE
+    "unknown|unsupported|not supported|newer version|merge.?operator|comparator|not compressed|IO error", re.IGNORECASE
 )
 
 
@@ -54,13 +54,13 @@ def create_exclusive_checkpoint(
         if database is not None:
             _check_same(database, paths.db_dir)
         with open_live_database(paths) as source:
-            place = DatabasePaths(paths.db_dir, source.wal_dir, paths.db_paths, paths.cf_paths)
+            place = DatabasePaths(paths.db_dir, source.wal_dir, paths.db_paths, paths.cf_paths).absolute()
         with building(checkpoint_dir, place, replace=replace, force=force, allow_inside=allow_inside) as work:
             with contextlib.ExitStack() as stack:
                 opened = database if database is not None else stack.enter_context(_open(place))
                 _create_checkpoint(opened, work.path("db"), paths.db_dir)
             snapshot, changes = _adopt(work.directory, paths.db_dir)
-            work.current = read_small_file(work.path("CURRENT"))
+            work.current = durable.read_small_file(work.path("CURRENT"))
             files = [
                 _describe(work.directory, name)
                 for name in sorted(os.listdir(work.directory))
@@ -104,7 +104,7 @@ def _open(paths: DatabasePaths) -> Iterator[Any]:
             "'live', which checkpoints a database while another process writes it"
         )
     config = os.path.join(paths.db_dir, CONFIG_NAME)
-    before = read_small_file(config) if os.path.exists(config) else None
+    before = durable.read_small_file(config) if os.path.exists(config) else None
     try:
         options, families = rocksdict.Options.load_latest(paths.db_dir)
         options.set_wal_dir(paths.wal_dir or paths.db_dir)
@@ -129,7 +129,7 @@ def _restore_config(path: str, before: bytes | None) -> None:
     if before is None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-    elif read_small_file(path) != before:
+    elif durable.read_small_file(path) != before:
         durable.write_file(path, before)
 
 
@@ -161,7 +161,7 @@ def _adopt(directory: str, db_dir: str) -> tuple[Snapshot, dict[str, object]]:
         os.unlink(os.path.join(made, CONFIG_NAME))
     config = os.path.join(db_dir, CONFIG_NAME)
     if os.path.exists(config):
-        durable.create_file(os.path.join(directory, CONFIG_NAME), read_small_file(config))
+        durable.create_file(os.path.join(directory, CONFIG_NAME), durable.read_small_file(config))
     for name in os.listdir(made):
         os.rename(os.path.join(made, name), os.path.join(directory, name))
     os.rmdir(made)
@@ -217,7 +217,7 @@ def read_all_blocks(directory: str) -> tuple[str, str]:
 def _is_raw(directory: str) -> bool:
     """Whether a database is to be opened raw: always, unless rocksdict's own file says otherwise."""
     try:
-        config = json.loads(read_small_file(os.path.join(directory, CONFIG_NAME)))
+        config = json.loads(durable.read_small_file(os.path.join(directory, CONFIG_NAME)))
         return bool(config["raw_mode"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return True

@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from airflow_provider_rocksdb.core.errors import (
     AccessError,
     BusyError,
     CancelledError,
+    CorruptionError,
     ExistsError,
     NoSpaceError,
     RocksDBError,
@@ -28,6 +30,7 @@ from airflow_provider_rocksdb.core.errors import (
 
 COPY_CHUNK_BYTES = 4 * 1024 * 1024
 _BLOCK_BYTES = 4096  # what file systems give at a time
+_SMALL_FILE_BYTES = 256 * 1024 * 1024  # an OPTIONS file of 30,000 column families
 
 _FICLONE = 0x40049409  # linux/fs.h
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -95,6 +98,40 @@ def pread(descriptor: int, offset: int, length: int) -> bytes:
         offset += len(part)
         length -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def open_regular(path: str) -> int:
+    """Open a file in somebody else's directory for reading; of a FIFO, no writer is waited for.
+
+    :raises CorruptionError: when it is no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise CorruptionError(f"{path}: is a socket; expected a regular file") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CorruptionError(f"{path}: is a directory, FIFO or device; expected a regular file")
+    return descriptor
+
+
+def read_small_file(path: str) -> bytes:
+    """Content of a small file in somebody else's directory.
+
+    :raises AccessError: when it may not be read.
+    :raises CorruptionError: when it is no regular file, or not a small one.
+    :raises FileNotFoundError: when it is not there.
+    """
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            data = file.read(_SMALL_FILE_BYTES + 1)
+    except PermissionError as error:
+        raise AccessError(f"{path}: {error.strerror} (as uid {os.geteuid()}); give this user read access") from error
+    if len(data) > _SMALL_FILE_BYTES:
+        raise CorruptionError(f"{path}: expected at most {_SMALL_FILE_BYTES} bytes, got more")
+    return data
 
 
 def create_file(path: str, data: bytes) -> None:
@@ -293,7 +330,7 @@ def lock_owner(path: str) -> int | None:
             continue
         if (own.st_dev, own.st_ino) == (status.st_dev, status.st_ino):
             return os.getpid()
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = open_regular(path)
     try:
         answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     finally:

@@ -14,6 +14,7 @@ from airflow_provider_rocksdb.core.directory import Directory, LocalDirectory
 from airflow_provider_rocksdb.core.errors import (
     CancelledError,
     CorruptionError,
+    CouldNotCheckError,
     InvalidArgumentError,
     NotSupportedError,
 )
@@ -27,7 +28,7 @@ from airflow_provider_rocksdb.core.format.filename import (
 from airflow_provider_rocksdb.core.format.log_format import Pread
 from airflow_provider_rocksdb.core.format.manifest import ManifestReader
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
-from airflow_provider_rocksdb.core.live_database import Snapshot, newest_options, take_snapshot
+from airflow_provider_rocksdb.core.live_database import Snapshot, newest_options, options_wal_dir, take_snapshot
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 _T = TypeVar("_T")
@@ -94,7 +95,7 @@ class Inspection:
             raise
         except (FileNotFoundError, NotADirectoryError) as error:
             self.add(State.INCOMPLETE, f"{error.filename or self.place.name}: is missing")
-        except (NotSupportedError, InvalidArgumentError) as error:
+        except (NotSupportedError, InvalidArgumentError, CouldNotCheckError) as error:
             self.add(State.COULD_NOT_CHECK, str(error))
         except CorruptionError as error:
             self.add(State.CORRUPT, str(error))
@@ -127,7 +128,7 @@ class Inspection:
             return True
         try:
             sizes, current = self.place.list(), self.place.read("CURRENT")
-        except OSError:
+        except (OSError, CorruptionError):
             return self.reader is not None
         if self.reader is None:
             return sizes != self.sizes
@@ -153,7 +154,7 @@ class Inspection:
 
     def _check_record(self) -> None:
         """Compare with ``checkpoint.json``, unless the checkpoint has become a database of its own since."""
-        if RECORD_NAME not in self.sizes:
+        if RECORD_NAME not in self.sizes or "LOCK" in self.sizes:
             return
         data = self.place.read(RECORD_NAME)
         if not data.endswith(RECORD_END):
@@ -161,8 +162,6 @@ class Inspection:
             self.add(State.INCOMPLETE, f"{RECORD_NAME}: {what}")
             return
         checkpoint = decode_checkpoint(data, f"{self.place.name}/{RECORD_NAME}")
-        if "LOCK" in self.sizes:
-            return
         self.checkpoint, self.wals = checkpoint, "checkpoint.json"
         for item in checkpoint.damage:
             self.add(State.CORRUPT, f"already damaged in the source: {item}")
@@ -224,8 +223,7 @@ class Inspection:
             return self.paths.wal_dir
         if "LOCK" in self.sizes and isinstance(self.place, LocalDirectory):
             name = newest_options(self.sizes)
-            wal_dir = OptionsFile(self.place.read(name), name).db_option("wal_dir") if name else ""
-            return wal_dir or self.paths.db_dir
+            return options_wal_dir(self.paths.db_dir, OptionsFile(self.place.read(name), name) if name else None)
         return self.paths.db_dir
 
     def needed_wals(self) -> dict[int, tuple[str, int]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME, Checkpoint, is_unchanged, read_checkpoint
+from airflow_provider_rocksdb.core import durable
+from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME, Checkpoint, read_own_checkpoint
 from airflow_provider_rocksdb.core.errors import IncompleteError
 from airflow_provider_rocksdb.core.format.filename import FileType, leveldb_table_file_name, parse_file_name
 from airflow_provider_rocksdb.core.live_database import LiveDatabase, LiveFile, MovedOn, Snapshot, open_live_database
@@ -56,12 +57,11 @@ def read_inventory(directory: str) -> Inventory:
     :raises CorruptionError, NotADatabaseError, NotFoundError, NotSupportedError: as when it is checkpointed.
     """
     directory = os.path.abspath(directory)
-    checkpoint = read_checkpoint(directory)
-    if checkpoint is not None and is_unchanged(directory, checkpoint):
+    checkpoint = read_own_checkpoint(directory)
+    if checkpoint is not None:
         files = [_file(directory, file.name) for file in checkpoint.files]
         db_id, sequence_number = checkpoint.db_id, checkpoint.sequence_number
     else:
-        checkpoint = None
         with open_live_database(DatabasePaths(directory, wal_dir=directory)) as database:
             try:
                 snapshot = database.read_version()
@@ -129,7 +129,6 @@ def _name_on_disk(file: LiveFile) -> str:
 
 def _read_text(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return file.read(4096).decode("ascii", "replace").strip()
+        return durable.read_small_file(path).decode("ascii", "replace").strip()
     except FileNotFoundError:
         return ""

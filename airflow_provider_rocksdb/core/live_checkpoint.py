@@ -36,7 +36,6 @@ from airflow_provider_rocksdb.core.live_database import (
     MovedOn,
     Snapshot,
     open_live_database,
-    read_small_file,
 )
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
@@ -84,7 +83,7 @@ def create_live_checkpoint(
     """
     started = time.monotonic()
     with durable.named_errors(), open_live_database(paths) as database, contextlib.ExitStack() as stack:
-        place = DatabasePaths(paths.db_dir, database.wal_dir, paths.db_paths, paths.cf_paths)
+        place = DatabasePaths(paths.db_dir, database.wal_dir, paths.db_paths, paths.cf_paths).absolute()
         work = stack.enter_context(
             building(checkpoint_dir, place, replace=replace, force=force, allow_inside=allow_inside)
         )
@@ -220,7 +219,7 @@ class _Capture(contextlib.AbstractContextManager["_Capture"]):
         files += self._write_options(snapshot)
         for name in CARRIED_FILES:
             with contextlib.suppress(FileNotFoundError):
-                files.append(self._write(name, read_small_file(os.path.join(self.database.db_dir, name))))
+                files.append(self._write(name, durable.read_small_file(os.path.join(self.database.db_dir, name))))
         return files
 
     def _write(self, name: str, data: bytes) -> CheckpointFile:
@@ -266,6 +265,6 @@ def _step(name: str) -> None:
 
 def _read_identity(db_dir: str) -> str:
     try:
-        return read_small_file(os.path.join(db_dir, "IDENTITY")).decode("ascii", "replace").strip()
+        return durable.read_small_file(os.path.join(db_dir, "IDENTITY")).decode("ascii", "replace").strip()
     except FileNotFoundError:
         return ""

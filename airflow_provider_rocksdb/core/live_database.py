@@ -106,17 +106,33 @@ def newest_options(names: Iterable[str]) -> str | None:
     return max(((p.number, name) for p, name in parsed if p and p.type is FileType.OPTIONS), default=(0, None))[1]
 
 
-def read_small_file(path: str) -> bytes:
-    """Content of a small file.
+def options_wal_dir(db_dir: str, options: OptionsFile | None) -> str:
+    """Where a database that some program has opened keeps its WALs, by its OPTIONS.
 
-    :raises AccessError: when it may not be read.
-    :raises FileNotFoundError: when it is not there.
+    :raises InvalidArgumentError: when OPTIONS says it relative to a working directory that nobody knows.
     """
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except PermissionError as error:
-        raise AccessError(f"{path}: {error.strerror} (as uid {os.geteuid()}); give this user read access") from error
+    wal_dir = options.db_option("wal_dir") if options else ""
+    if not wal_dir:
+        return db_dir
+    if not os.path.isabs(wal_dir):
+        raise InvalidArgumentError(
+            f"{db_dir}: its OPTIONS file names the relative wal_dir {wal_dir!r}; name it in full"
+        )
+    if os.path.lexists(os.path.join(wal_dir, "CURRENT")):
+        # this directory by another name, or, before RocksDB 6.23, the one that it was copied from: no database's WALs
+        # lie in the directory of another
+        return db_dir
+    return wal_dir
+
+
+def _find_wals(directory: str) -> dict[int, str]:
+    wals: dict[int, str] = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for entry in entries:
+            parsed = parse_file_name(entry.name)
+            if parsed and parsed.type is FileType.WAL:
+                wals[parsed.number] = entry.path
+    return wals
 
 
 class LiveDatabase:
@@ -154,7 +170,7 @@ class LiveDatabase:
             if name is None:
                 return "", None
             with contextlib.suppress(FileNotFoundError):  # replaced by a newer one meanwhile
-                options = OptionsFile(read_small_file(os.path.join(self.db_dir, name)), f"{self.db_dir}/{name}")
+                options = OptionsFile(durable.read_small_file(os.path.join(self.db_dir, name)), f"{self.db_dir}/{name}")
                 if "true" in options.family_options("enable_blob_direct_write"):
                     raise NotSupportedError(
                         f"{self.db_dir}/{name}: enable_blob_direct_write is on; WAL records then point into blob files "
@@ -166,30 +182,25 @@ class LiveDatabase:
         if self.paths.wal_dir:
             wal_dir, source = self.paths.wal_dir, "the argument"
         else:
-            wal_dir, source = (self.options.db_option("wal_dir") if self.options else ""), self.options_name
-        if not wal_dir:
-            return self.db_dir
-        if not os.path.isabs(wal_dir) and not self.paths.wal_dir:
-            raise InvalidArgumentError(
-                f"{self.db_dir}: {source} names the relative wal_dir {wal_dir!r}; name it in full"
-            )
+            wal_dir, source = options_wal_dir(self.db_dir, self.options), self.options_name
         if not os.path.isdir(wal_dir):
             raise NotFoundError(
                 f"{self.db_dir}: its wal_dir {wal_dir} (from {source}) is not there; name the directory where the WALs "
                 "are on this host"
             )
-        return wal_dir
+        if wal_dir in (self.db_dir, self.paths.wal_dir) or os.path.lexists(os.path.join(self.db_dir, "LOCK")):
+            return wal_dir
+        if not _find_wals(self.db_dir):  # no program has opened it: a checkpoint, or just restored
+            raise InvalidArgumentError(
+                f"{self.db_dir}: was never opened, and {source} names the wal_dir {wal_dir}: if it is a checkpoint, "
+                "these WALs are the running database's; if it was restored, they are its own. Name the wal_dir"
+            )
+        return self.db_dir
 
     def list_wals(self) -> dict[int, str]:
         """WALs that exist: number to path. The archive is listed last, so one that moves there is seen in either."""
-        wals: dict[int, str] = {}
-        for directory in (self.wal_dir, os.path.join(self.wal_dir, ARCHIVE_DIR)):
-            with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
-                for entry in entries:
-                    parsed = parse_file_name(entry.name)
-                    if parsed and parsed.type is FileType.WAL:
-                        wals.setdefault(parsed.number, entry.path)
-        return wals
+        wals = _find_wals(self.wal_dir)
+        return {**_find_wals(os.path.join(self.wal_dir, ARCHIVE_DIR)), **wals}
 
     def read_current(self) -> str:
         """Name of the MANIFEST in use.
@@ -197,7 +208,7 @@ class LiveDatabase:
         :raises CorruptionError: when CURRENT names none.
         """
         try:
-            data = read_small_file(os.path.join(self.db_dir, "CURRENT"))
+            data = durable.read_small_file(os.path.join(self.db_dir, "CURRENT"))
         except FileNotFoundError:
             raise MovedOn("CURRENT is not there") from None
         try:
@@ -216,7 +227,7 @@ class LiveDatabase:
         if self._reader is None or self._reader.name != name:
             path = os.path.join(self.db_dir, name)
             try:
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = durable.open_regular(path)
             except FileNotFoundError:
                 raise MovedOn(f"CURRENT names {name}, which is not there") from None
             except PermissionError as error:
@@ -272,7 +283,7 @@ class LiveDatabase:
 
     def _fingerprint(self) -> tuple[object, ...]:
         with contextlib.suppress(FileNotFoundError):
-            current = read_small_file(os.path.join(self.db_dir, "CURRENT"))
+            current = durable.read_small_file(os.path.join(self.db_dir, "CURRENT"))
             manifest = os.path.join(self.db_dir, os.path.basename(os.fsdecode(current).strip()))
             with contextlib.suppress(FileNotFoundError, ValueError):
                 return (current, os.stat(manifest).st_size)

@@ -48,6 +48,15 @@ class DatabasePaths:
         named = (self.db_dir, self.wal_dir, *self.db_paths, *families)
         return list(dict.fromkeys(directory for directory in named if directory))
 
+    def absolute(self) -> DatabasePaths:
+        """Return the same directories as this process would find them, wherever it goes."""
+        return DatabasePaths(
+            os.path.abspath(self.db_dir),
+            os.path.abspath(self.wal_dir) if self.wal_dir else None,
+            tuple(map(os.path.abspath, self.db_paths)),
+            {name: tuple(map(os.path.abspath, directories)) for name, directories in self.cf_paths.items()},
+        )
+
     def to_dict(self) -> dict[str, object]:
         """As JSON-able values."""
         return {

@@ -19,11 +19,11 @@ import time
 from collections.abc import Iterable
 
 from airflow_provider_rocksdb.core import durable
-from airflow_provider_rocksdb.core.errors import CancelledError
+from airflow_provider_rocksdb.core.errors import CancelledError, CouldNotCheckError
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
 from airflow_provider_rocksdb.core.format.version_edit import clear_path_ids
-from airflow_provider_rocksdb.core.live_database import Snapshot, newest_options, read_small_file
+from airflow_provider_rocksdb.core.live_database import Snapshot, newest_options
 
 CHILD_MODULE = "airflow_provider_rocksdb.core.database"
 _CARRIED_FILES = ("IDENTITY", "rocksdict-config.json")
@@ -44,8 +44,14 @@ def read_blocks(
     :param files: paths of its SST files, blob files and WALs.
     :returns: a state of :class:`~airflow_provider_rocksdb.core.completeness.State` by its value, and the reason.
     :raises CancelledError: when ``stop`` was set.
+    :raises CouldNotCheckError: when there is no place for the links.
     """
-    place = tempfile.mkdtemp(prefix="rocksdb-check-")
+    try:
+        place = tempfile.mkdtemp(prefix="rocksdb-check-")
+    except OSError as error:
+        raise CouldNotCheckError(
+            f"{directory}: no temporary directory can be made to read its blocks from: {error}; name one in TMPDIR"
+        ) from None
     try:
         _fill(place, directory, snapshot, files)
         return _run_child(place, timeout_seconds, stop)
@@ -56,7 +62,11 @@ def read_blocks(
 def _fill(place: str, directory: str, snapshot: Snapshot, files: Iterable[str]) -> None:
     for path in files:
         os.symlink(os.path.realpath(path), os.path.join(place, os.path.basename(path)))
-    manifest = read_small_file(os.path.join(directory, snapshot.manifest))[: snapshot.end]
+    descriptor = durable.open_regular(os.path.join(directory, snapshot.manifest))
+    try:
+        manifest = durable.pread(descriptor, 0, snapshot.end)
+    finally:
+        os.close(descriptor)
     if snapshot.has_path_ids:
         manifest = rewrite_records(manifest, snapshot.manifest, clear_path_ids)
     durable.create_file(os.path.join(place, snapshot.manifest), manifest)
@@ -64,13 +74,13 @@ def _fill(place: str, directory: str, snapshot: Snapshot, files: Iterable[str]) 
     names = os.listdir(directory)
     options = newest_options(names)
     if options is not None:
-        content, _ = OptionsFile(read_small_file(os.path.join(directory, options)), options).for_copy(
+        content, _ = OptionsFile(durable.read_small_file(os.path.join(directory, options)), options).for_copy(
             snapshot.column_families
         )
         durable.create_file(os.path.join(place, options), content)
     for name in _CARRIED_FILES:
         if name in names:
-            durable.create_file(os.path.join(place, name), read_small_file(os.path.join(directory, name)))
+            durable.create_file(os.path.join(place, name), durable.read_small_file(os.path.join(directory, name)))
 
 
 def _run_child(place: str, timeout_seconds: float, stop: threading.Event | None) -> tuple[str, str]:

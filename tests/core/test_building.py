@@ -189,6 +189,15 @@ def test_a_foreign_temporary_directory(db_dir: str, target: str, content: tuple[
     assert sorted(os.listdir(target + ".tmp")) == sorted(content)
 
 
+def test_a_temporary_directory_with_another_record(db_dir: str, target: str) -> None:
+    """What is called like our record, and is none, does not make a directory litter of ours."""
+    os.mkdir(target + ".tmp")
+    Path(target + ".tmp", "checkpoint.json").write_text('{"model": "weights.bin"}')
+    with pytest.raises(ExistsError, match=r"\.tmp: is in the way, and is not what a run that died has left"):
+        take(db_dir, target)
+    assert os.listdir(target + ".tmp") == ["checkpoint.json"]
+
+
 def test_another_run_is_building(db_dir: str, target: str) -> None:
     """While another process builds the same checkpoint, BusyError says so, and does not disturb it."""
     code = """

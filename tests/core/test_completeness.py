@@ -49,6 +49,7 @@ from tests.core.databases import (
     replace_content,
     run_child,
     stop,
+    wait_until,
     writer,
 )
 
@@ -138,6 +139,36 @@ def test_a_checkpoint_by_rocksdb(tmp_path: Path, level: str) -> None:
     database.close()
     found = check(str(tmp_path / "stock"), level)
     assert (found.state, found.wals) == (COMPLETE, "unknown")
+
+
+def test_blocks_of_a_database_that_moves_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A running database that deletes what is about to be read is looked at again; it is not damaged."""
+    database = build(str(tmp_path / "db"))
+    real, seen = scratch._run_child, []
+
+    def run_child(*arguments: Any) -> tuple[str, str]:
+        if not seen:
+            put(database, 0, 10)
+            database.flush()
+            database.compact_range(None, None)
+            wait_until(lambda: len(names(str(tmp_path / "db"), ".sst")) == 1)
+        seen.append(real(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(scratch, "_run_child", run_child)
+    found = check_completeness(str(tmp_path / "db"), level="blocks")
+    database.close()
+    assert [state for state, _ in seen] == ["could_not_check", "complete"]
+    assert found.state is COMPLETE
+
+
+def test_no_place_for_links(checkpoint_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no temporary directory can be made, blocks could not be checked, and the directory is not blamed."""
+    monkeypatch.setattr(scratch.tempfile, "tempdir", "/nowhere")
+    found = check_completeness(checkpoint_dir, level="blocks")
+    assert found.state is COULD_NOT_CHECK
+    assert "no temporary directory can be made" in found.reason
+    assert found.reason.endswith("name one in TMPDIR")
 
 
 def test_a_running_database(tmp_path: Path) -> None:

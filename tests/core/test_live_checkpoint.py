@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from rocksdict import BlockBasedOptions, Options, Rdict, SstFileWriter
+from rocksdict import Checkpoint as StockCheckpoint
 
 from airflow_provider_rocksdb.core import live_checkpoint
 from airflow_provider_rocksdb.core.checkpoint import Checkpoint, read_checkpoint
@@ -269,6 +271,85 @@ def test_wal_dir_that_has_moved(tmp_path: Path, target: str) -> None:
     create_live_checkpoint(DatabasePaths(db_dir, wal_dir=str(tmp_path / "moved")), target)
     # the process "died" when its directory was copied, and its wal_dir went on: all keys are in SST files or WAL
     assert check_completeness(target, level="checksums").state is State.COMPLETE
+
+
+def test_wal_dir_of_a_stock_checkpoint(tmp_path: Path, target: str) -> None:
+    """The OPTIONS of RocksDB's own checkpoint name the running database's ``wal_dir``: its WALs are not taken."""
+    os.mkdir(tmp_path / "wal")
+    database = build(str(tmp_path / "db"), wal_dir=str(tmp_path / "wal"))
+    StockCheckpoint(database).create_checkpoint(str(tmp_path / "stock"))
+    put(database, 1500, 1600)
+    database.flush()
+    put(database, 1600, 1700)
+    made = create_live_checkpoint(DatabasePaths(str(tmp_path / "stock")), target)
+    database.close()
+    assert made.sequence_number == 1500
+    assert count_keys(target) == {"default": 1500}
+
+
+def test_wal_dir_of_a_directory_never_opened(tmp_path: Path, target: str) -> None:
+    """Without LOCK and WALs nobody knows whether the WALs in ``wal_dir`` are its own: the caller must say it."""
+    os.mkdir(tmp_path / "wal")
+    db_dir = build_stopped(str(tmp_path / "db"), wal_dir=str(tmp_path / "wal"))
+    os.unlink(f"{db_dir}/LOCK")
+    with pytest.raises(
+        InvalidArgumentError, match=rf"was never opened, and OPTIONS-\d+ names the wal_dir {tmp_path}/wal"
+    ):
+        create_live_checkpoint(DatabasePaths(db_dir), target)
+    assert create_live_checkpoint(DatabasePaths(db_dir, wal_dir=db_dir), target).wals == ()
+
+
+def test_wal_dir_that_is_another_database(tmp_path: Path, target: str) -> None:
+    """Before RocksDB 6.23 OPTIONS names the directory itself: in a copied one that is the original's, not its own."""
+    original = build(str(tmp_path / "db"))
+    copy = shutil.copytree(tmp_path / "db", tmp_path / "copy")
+    edit_options(str(copy), wal_dir=str(tmp_path / "db"))
+    put(original, 1500, 1600)
+    made = create_live_checkpoint(DatabasePaths(str(copy)), target)
+    original.close()
+    assert made.sequence_number == 1500
+    assert check_completeness(str(copy)).state == "complete"
+
+
+@pytest.mark.parametrize("name", ["CURRENT", "MANIFEST", "OPTIONS", "IDENTITY", ".log", ".sst"])
+@pytest.mark.parametrize("kind", ["fifo", "directory", "socket", "device"])
+def test_not_a_regular_file(db_dir: str, target: str, name: str, kind: str) -> None:
+    """A FIFO, device, socket or directory under a file's name is damage at once; nobody waits, or reads for ever."""
+    (file,) = (entry for entry in os.listdir(db_dir) if name in entry)
+    path = os.path.join(db_dir, file)
+    os.unlink(path)
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "directory":
+            os.mkdir(path)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(path)
+        case "device":
+            os.symlink("/dev/zero", path)
+    with pytest.raises(CorruptionError, match=r"expected a regular file|expected [0-9]+ bytes"):
+        create_live_checkpoint(DatabasePaths(db_dir), target)
+    assert not os.path.exists(target)
+    assert check_completeness(db_dir).state == ("complete" if name in ("OPTIONS", "IDENTITY") else "incomplete")
+
+
+def test_small_files_have_a_limit(db_dir: str, target: str) -> None:
+    """A CURRENT of any size takes no such memory."""
+    os.truncate(f"{db_dir}/CURRENT", 1 << 40)
+    with pytest.raises(CorruptionError, match="CURRENT: expected at most 268435456 bytes, got more"):
+        create_live_checkpoint(DatabasePaths(db_dir), target)
+
+
+def test_record_names_directories_in_full(db_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path means the same place as its full name: a repository knows a database by it."""
+    monkeypatch.chdir(tmp_path)
+    relative = os.path.relpath(db_dir)
+    made = create_live_checkpoint(
+        DatabasePaths(relative + "/", relative, (relative,), {"a": (relative,)}), "checkpoint"
+    )
+    full = os.path.abspath(db_dir)
+    assert made.source == {"db_dir": full, "wal_dir": full, "db_paths": [full], "cf_paths": {"a": [full]}}
 
 
 def test_relative_wal_dir(db_dir: str, target: str) -> None:
