@@ -191,7 +191,7 @@ def _add_backup(commands: Any) -> None:
     _add_retention_options(command)
     _add_grace_period(command)
     _add_storage_options(command)
-    command.set_defaults(check=_check_backup)
+    command.set_defaults(check=_check_backup, dry_run=False)
 
 
 def _add_restore(commands: Any) -> None:

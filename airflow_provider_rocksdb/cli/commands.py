@@ -87,7 +87,7 @@ def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
         result = _upload(arguments.directory, place, arguments, stop)
     else:
         result = _checkpoint_and_upload(place, arguments, stop)
-    done = Outcome("done", f"{arguments.backup_dir}: {result}", result)
+    done = Outcome("done", f"{arguments.backup_dir}: {_upload_line(result)}", result)
     if arguments.policy is None:
         return done
     pruned = prune(arguments, stop)
@@ -212,6 +212,20 @@ def _database_paths(arguments: argparse.Namespace, db_dir: str) -> DatabasePaths
 def _damage_line(db_dir: str, damage: tuple[str, ...]) -> str:
     more = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
     return f"{db_dir}: the database is damaged: {damage[0]}{more}"
+
+
+def _upload_line(result: dict[str, Any]) -> str:
+    what = {"backup_id": "backup {}", "archive": "archive {}", "directory": "database"}
+    name = next(text.format(result[key]) for key, text in what.items() if key in result)
+    if "archive" in result:
+        sent = "there already" if result["reused"] else "compressed"
+        details = f"{result['archive_bytes']} {sent}"
+    else:
+        details = f"{result['uploaded_bytes']} uploaded, {result['reused_bytes']} there already"
+    return (
+        f"{name}, {result['file_count']} files, {result['total_bytes']} bytes ({details}), up to sequence number "
+        f"{result['sequence_number']}, in {result['seconds']:.2f} s"
+    )
 
 
 def _is_checkpoint(directory: str) -> bool:
