@@ -25,7 +25,7 @@ def drill(
 ) -> Completeness:
     """Restore a backup and check it at level ``blocks``; nothing stays of it, whatever happens.
 
-    :param backup_id: None for the layout ``directory``.
+    :param backup_id: None for the layouts ``directory`` and ``archive``.
     :param scratch_dir: where; default: the directory of temporary files.
     :raises CouldNotCheckError: when there is no such place, or no room in it.
     :raises RocksDBError: as :func:`.restore.restore_backup`.

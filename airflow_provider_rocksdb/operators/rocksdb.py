@@ -220,7 +220,8 @@ class RocksDBVerifyBackupOperator(RocksDBTransferOperator):
     is in the log, and the first ten are in the error. What could not be checked is tried again, damage is not. The
     result says what was verified, and how much was read of it (``read_files``, ``read_bytes``, ``read_share``).
 
-    Storage and rate: see :class:`.RocksDBTransferOperator`.
+    Storage and rate: see :class:`.RocksDBTransferOperator`. What the other layouts left there is verified, too: a
+    database as it is, an archive, or of a folder of archives the one written last; of these, every level reads all.
 
     :param backup_id: which backup; default: the newest.
     :param all_backups: verify every backup.
