@@ -221,7 +221,7 @@ class RocksDBVerifyBackupOperator(RocksDBTransferOperator):
     result says what was verified, and how much was read of it (``read_files``, ``read_bytes``, ``read_share``).
 
     Storage and rate: see :class:`.RocksDBTransferOperator`. What the other layouts left there is verified, too: a
-    database as it is, an archive, or of a folder of archives the one written last; of these, every level reads all.
+    database as it is, or an archive, which every level reads from end to end; of a folder of archives the newest.
 
     :param backup_id: which backup; default: the newest.
     :param all_backups: verify every backup.
