@@ -44,6 +44,31 @@ def test_two_runs(run_dag: RunDag, live_db: Path, tmp_path: Path) -> None:
     assert temporary_checkpoints(live_db) == []
 
 
+def test_retention(run_dag: RunDag, live_db: Path, tmp_path: Path) -> None:
+    """With a retention the task prunes after its backup; a policy that keeps nothing fails it before it does anything.
+
+    A meta that cannot be read fails the task, but only once: the backup is there, and the result tells of it.
+    """
+    repository = tmp_path / "repository"
+    arguments: dict[str, Any] = {
+        "db_dir": str(live_db),
+        "backup_dir": str(repository),
+        "retries": 1,
+        "retry_delay": 0.1,
+    }
+    dag = backup_dag("pruned", retention={"keep_last": 2}, **arguments)
+    removed = [run_dag(dag).xcom("backup")["prune"]["removed_backups"] for _ in range(3)]
+    assert (removed, list_with_aimrocks(repository)) == ([[], [], [1]], [2, 3])
+    refused = run_dag(backup_dag("refused_policy", retention={"keep_last": 0}, **arguments))
+    assert (refused.tries, list_with_aimrocks(repository)) == ({"backup": ("failed", 1)}, [2, 3])
+    (repository / "meta" / "2").write_bytes(b"damaged")
+    run = run_dag(dag)
+    assert run.tries == {"backup": ("failed", 1)}
+    assert "backup 4 was made; " in run.log
+    assert [item["backup_id"] for item in run.xcom("backup")["prune"]["unreadable"]] == [2]
+    assert sorted(os.listdir(repository / "meta")) == ["2", "3", "4"]
+
+
 def test_exclusive(run_dag: RunDag, stopped_db: Path, tmp_path: Path) -> None:
     """Mode "exclusive" backs up a stopped database through RocksDB itself; nothing lies beside it afterwards."""
     repository = tmp_path / "repository"
