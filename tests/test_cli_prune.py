@@ -67,6 +67,18 @@ def test_prune(repository: Path) -> None:
     assert os.listdir(repository / "private") == ["3"]
 
 
+def test_after_a_backup(repository: Path) -> None:
+    """``backup --keep-last 2`` makes a backup and prunes, and says both, for a reader and for a program."""
+    command = ("backup", repository.parent / "db", repository, "--keep-last", 2)
+    result = json.loads(run(*command, "--json").stdout)
+    assert (result["state"], result["backup_id"], result["prune"]["removed_backups"]) == ("done", 4, [1, 2])
+    assert metas(repository) == ["3", "4"]
+    lines = run(*command).stdout.splitlines()
+    assert [line.split()[2] for line in lines[1:4]] == ["keep", "keep", "remove"]
+    assert lines[-1].startswith(f"done: {repository}: backup 5")
+    assert metas(repository) == ["4", "5"]
+
+
 def test_unreadable_meta(repository: Path) -> None:
     """A meta that cannot be read shows in the table, and ends the command with status 1 after the rest is done."""
     (repository / "meta" / "2").write_bytes(b"damaged\x1b[31m")

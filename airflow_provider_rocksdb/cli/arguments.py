@@ -194,7 +194,7 @@ def _add_backup(commands: Any) -> None:
     _add_retention_options(command)
     _add_grace_period(command)
     _add_storage_options(command)
-    command.set_defaults(check=_check_backup)
+    command.set_defaults(check=_check_backup, dry_run=False)
 
 
 def _add_restore(commands: Any) -> None:
@@ -243,13 +243,20 @@ def _add_rate(command: argparse.ArgumentParser, verb: str) -> None:
 
 def _add_list(commands: Any) -> None:
     command = _add_command(commands, "list", "List the backups of a repository, with what each takes and misses.")
-    command.add_argument("backup_dir", type=_path_or_url, metavar="BACKUP_DIR", help="a path or an fsspec URL")
+    command.add_argument(
+        "backup_dir", type=_path_or_url, metavar="BACKUP_DIR", help="a path or an fsspec URL; a folder of archives, too"
+    )
     _add_storage_options(command)
 
 
 def _add_verify(commands: Any) -> None:
     command = _add_command(commands, "verify", "Verify that backups are there, and are what they were.")
-    command.add_argument("backup_dir", type=_path_or_url, metavar="BACKUP_DIR", help="a path or an fsspec URL")
+    command.add_argument(
+        "backup_dir",
+        type=_path_or_url,
+        metavar="BACKUP_DIR",
+        help="a repository, a directory with a database as it is, an archive, or a folder of archives",
+    )
     which = command.add_mutually_exclusive_group()
     which.add_argument("--backup-id", type=_backup_id, metavar="N", help="which backup (default: the newest)")
     which.add_argument("--all", action="store_true", help="every backup")
@@ -258,7 +265,7 @@ def _add_verify(commands: Any) -> None:
         choices=["files", "checksums", "restore"],
         default="files",
         help="names and sizes; also read every file and compare its CRC32C; or restore each backup into a scratch "
-        "directory and read every block of it (default: files)",
+        "directory and read every block of it; of an archive, every level reads all (default: files)",
     )
     command.add_argument(
         "--sample",

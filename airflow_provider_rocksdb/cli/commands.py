@@ -88,7 +88,7 @@ def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
         result = _upload(arguments.directory, place, arguments, stop)
     else:
         result = _checkpoint_and_upload(place, arguments, stop)
-    done = Outcome("done", f"{arguments.backup_dir}: {_describe_upload(result)}", result)
+    done = Outcome("done", f"{arguments.backup_dir}: {_upload_line(result)}", result)
     if arguments.policy is None:
         return done
     pruned = _prune(arguments, stop, dry_run=False)
@@ -217,6 +217,20 @@ def _damage_line(db_dir: str, damage: tuple[str, ...]) -> str:
     return f"{db_dir}: the database is damaged: {damage[0]}{more}"
 
 
+def _upload_line(result: dict[str, Any]) -> str:
+    what = {"backup_id": "backup {}", "archive": "archive {}", "directory": "database"}
+    name = next(text.format(result[key]) for key, text in what.items() if key in result)
+    if "archive" in result:
+        sent = "there already" if result["reused"] else "compressed"
+        details = f"{result['archive_bytes']} {sent}"
+    else:
+        details = f"{result['uploaded_bytes']} uploaded, {result['reused_bytes']} there already"
+    return (
+        f"{name}, {result['file_count']} files, {result['total_bytes']} bytes ({details}), up to sequence number "
+        f"{result['sequence_number']}, in {result['seconds']:.2f} s"
+    )
+
+
 def _is_checkpoint(directory: str) -> bool:
     """Whether a directory is a checkpoint of ours that nobody has used as a database since."""
     from airflow_provider_rocksdb.core.checkpoint import read_own_checkpoint
@@ -239,13 +253,4 @@ def _upload(
         compression_threads=arguments.compression_threads,
         options=transfer_options(arguments.max_bytes_per_second),
         stop=stop,
-    )
-
-
-def _describe_upload(result: dict[str, Any]) -> str:
-    what = f"backup {result['backup_id']}" if "backup_id" in result else result.get("archive") or "a copy"
-    sent = result["archive_bytes"] if "archive_bytes" in result else result["uploaded_bytes"]
-    return (
-        f"{what} of {result['file_count']} files, {result['total_bytes']} bytes ({sent} sent), up to sequence number "
-        f"{result['sequence_number']}, in {result['seconds']:.2f} s"
     )

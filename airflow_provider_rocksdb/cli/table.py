@@ -28,7 +28,7 @@ def _row(backup: Mapping[str, Any]) -> tuple[str, ...]:
     run = "/".join(str(backup["run"][name]) for name in ("dag_id", "run_id") if backup["run"].get(name))
     numbers = [backup[name] for name in ("sequence_number", "file_count", "total_bytes", "own_bytes")]
     return (
-        "-" if backup["backup_id"] is None else str(backup["backup_id"]),
+        backup["name"] or "-" if backup["backup_id"] is None else str(backup["backup_id"]),
         backup["time"] or "-",
         *("-" if backup["state"] == "unreadable" else str(number) for number in numbers),
         backup["state"],

@@ -29,6 +29,7 @@ from fsspec import AbstractFileSystem
 
 from airflow_provider_rocksdb.core.errors import AccessError, InvalidArgumentError, NotFoundError, TransferError
 from airflow_provider_rocksdb.core.parallel import Outcome, run_parallel
+from airflow_provider_rocksdb.core.process_record import ProcessRecord
 from airflow_provider_rocksdb.core.prune_result import Amount, PruneResult
 from airflow_provider_rocksdb.core.repository_layout import DELETING_PREFIX, MARKS, PRIVATE, mark_name, meta_name
 from airflow_provider_rocksdb.core.repository_marks import (
@@ -210,7 +211,7 @@ class _Prune:
         while has_more:
             began, token = elapsed(), f"{MARKS}/{DELETING_PREFIX}{secrets.token_hex(8)}"
             try:
-                if not self._each([token], lambda name: self._write(name, _MARK)):
+                if not self._each([token], lambda name: self._write(name, ProcessRecord.of_this().encode())):
                     return view
                 try:
                     with translating(self.storage.url):

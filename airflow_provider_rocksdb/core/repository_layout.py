@@ -30,7 +30,7 @@ from airflow_provider_rocksdb.core.errors import InvalidArgumentError
 from airflow_provider_rocksdb.core.format.backup_meta import MAX_BACKUP_ID, BackupMeta
 from airflow_provider_rocksdb.core.storage import INCOMING
 
-Layout = Literal["backup_engine", "directory"]
+Layout = Literal["backup_engine", "directory", "archive"]
 FileKey = tuple[str, int, int]  # name, size in bytes, modification time in nanoseconds
 
 META, PRIVATE, SHARED, OLD_SHARED, MARKS = "meta", "private", "shared_checksum", "shared", "unreferenced"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from fsspec import AbstractFileSystem
 
+from airflow_provider_rocksdb.core.archive_layout import compression_of
 from airflow_provider_rocksdb.core.errors import CorruptionError, RocksDBError
 from airflow_provider_rocksdb.core.format.backup_meta import (
     MAX_META_BYTES,
@@ -114,9 +115,19 @@ def list_backups(
 
 
 def read_layout(storage: Storage, options: TransferOptions, stop: threading.Event | None) -> Layout:
-    """Tell how backups lie there: a repository, as long as nothing says otherwise, or one database as it is."""
+    """Tell how backups lie there: as a repository, as long as nothing says otherwise.
+
+    Without a ``meta/``, a CURRENT makes it one database as it is, and else an archive's name a folder of archives.
+    """
+    if compression_of(storage.root) is not None:
+        return "archive"
     names = options.retry(lambda: storage.list(""), storage, storage.url, stop)
-    return "directory" if names.get("CURRENT") is not None and META not in names else "backup_engine"
+    if META in names:
+        return "backup_engine"
+    if names.get("CURRENT") is not None:
+        return "directory"
+    is_archive = any(size is not None and compression_of(name) is not None for name, size in names.items())
+    return "archive" if is_archive else "backup_engine"
 
 
 def list_metas(storage: Storage, options: TransferOptions, stop: threading.Event | None) -> dict[int, int]:

@@ -3,7 +3,8 @@
 A **prune** marks an object that no backup names (``unreferenced/<folder>.<name>``), and deletes it when the mark is
 older than the grace period, in this order:
 
-1. write ``unreferenced/deleting.<random>``; its time is the store's own "now", against which marks are measured
+1. write ``unreferenced/deleting.<random>``, which tells its process; its time is the store's own "now", against which
+   marks are measured
 2. list ``unreferenced/``, read the reservations in it; then read the metas; then list the objects
 3. within ``DELETE_WITHIN_SECONDS`` of step 1, delete what is marked long enough, was not rewritten since, and is named
    by no meta and no reservation; what is left over then starts anew with step 1
@@ -13,7 +14,8 @@ A **backup**, when all its files are there and before it writes its meta (:class
 
 1. list ``unreferenced/``; done, when nothing of its own is marked and no prune is deleting
 2. write ``unreferenced/reserved.<random>``: the paths that the meta is going to name
-3. wait until each prune that was deleting at that time has ended, or must have
+3. wait until each prune that was deleting at that time has ended, or must have; one whose process ran on this host and
+   is gone has: at once where files are local, elsewhere after ``LAST_REQUEST_SECONDS``
 4. list the objects, send again what is missing (and then begin anew)
 5. within ``COMMIT_WITHIN_SECONDS`` of step 1, write the meta; then delete the reservation
 
@@ -28,18 +30,24 @@ which nobody sets. What is assumed is that one request, once a process has looke
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from airflow_provider_rocksdb.core.errors import CancelledError
+from airflow_provider_rocksdb.core.process_record import ProcessRecord, decode_process
 from airflow_provider_rocksdb.core.repository_layout import DELETING_PREFIX, MARKS, RESERVED_PREFIX, marked_path
 from airflow_provider_rocksdb.core.retry import wait
 from airflow_provider_rocksdb.core.storage import Entry, Storage
 from airflow_provider_rocksdb.core.transfer import TransferOptions
 
+logger = logging.getLogger(__name__)
+
 DELETE_WITHIN_SECONDS = 300.0  # enough to list some million objects first
 WAIT_SECONDS = 900.0
+LAST_REQUEST_SECONDS = 60.0  # in which a store has done what a process that is gone had asked for, or never does
 COMMIT_WITHIN_SECONDS = 1800.0
 RESERVED_SECONDS = COMMIT_WITHIN_SECONDS + WAIT_SECONDS  # then a reservation counts no more, and is litter
 
@@ -130,19 +138,60 @@ class LastLook:
 
     def _wait_for_deletions(self) -> None:
         """Wait for each prune that may have read ``unreferenced/`` before the reservation was there."""
-        first_seen: dict[str, float] = {}
+        prunes: dict[str, _Prune] = {}
         while True:
             marks = list_marks(self._storage, self._options, self._stop)
             now = marks.reserved.get(self.reservation.partition("/")[2])
-            seen = elapsed()
-            waits = [
-                name
-                for name, began in marks.deleting.items()
-                if _may_run(began, now) and seen - first_seen.setdefault(name, seen) < WAIT_SECONDS
-            ]
+            waits = False
+            for name, began in marks.deleting.items():
+                if not _may_run(began, now):
+                    continue
+                if name not in prunes:
+                    prunes[name] = self._meet(name, began, now)
+                waits |= prunes[name].may_delete(self._storage.is_local)
             if not waits:
                 return
             wait(_POLL_SECONDS, self._stop)
+
+    def _meet(self, name: str, began: float | None, now: float | None) -> _Prune:
+        """Read who a prune is, and say that it is waited for."""
+        path = f"{MARKS}/{name}"
+        try:
+            data = self._options.retry(
+                lambda: self._storage.read(path), self._storage, f"{self._storage.url}/{path}", self._stop
+            )
+        except CancelledError:
+            raise
+        except Exception:  # noqa: BLE001 -- it has ended by now, or is waited for as one that cannot be told
+            data = b""
+        prune = _Prune(decode_process(data), elapsed())
+        age = 0.0 if began is None or now is None else now - began
+        logger.info(
+            "%s/%s: waiting for a prune that may be deleting (%s), at most %.0f s",
+            self._storage.url,
+            path,
+            f"process {prune.process.pid} on {prune.process.hostname}" if prune.process else "its process is not known",
+            WAIT_SECONDS - age,
+        )
+        return prune
+
+
+@dataclass
+class _Prune:
+    """A prune that has said that it is deleting. ``met``, ``gone_since``: by :func:`elapsed`."""
+
+    process: ProcessRecord | None
+    met: float
+    gone_since: float | None = None
+
+    def may_delete(self, is_local: bool) -> bool:
+        """Whether something that it has asked for may still happen."""
+        now = elapsed()
+        if self.gone_since is None and self.process is not None and self.process.is_gone():
+            self.gone_since = now
+        if self.gone_since is not None and (is_local or now - self.gone_since >= LAST_REQUEST_SECONDS):
+            return False
+        return now - self.met < WAIT_SECONDS
 
 
 def _may_run(began: float | None, now: float | None) -> bool:

@@ -1,7 +1,8 @@
 """The backups of a repository with what each of them takes, and whether it is all there: in a few listings.
 
 Requests: a listing of the root and of ``meta/``, one read for each meta, a listing of each folder that they name (see
-:mod:`.repository_contents`), and one read for each database id that only an IDENTITY file tells. Nothing is written.
+:mod:`.repository_contents`), and one read for each database id that only an IDENTITY file tells. Of archives, a listing
+of their folder, and the beginning of each. Nothing is written.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
+from airflow_provider_rocksdb.core.archive_listing import Beginning, read_beginnings
 from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME, Checkpoint, decode_checkpoint
 from airflow_provider_rocksdb.core.completeness import check_completeness
 from airflow_provider_rocksdb.core.errors import CancelledError, RocksDBError
@@ -29,8 +31,10 @@ from airflow_provider_rocksdb.core.verify_report import Problem
 class BackupUsage:
     """A backup, what it takes, and whether every file that it names is there with its size.
 
-    ``backup_id`` is None for the layout ``directory``. ``state``: ``complete``, ``incomplete``, ``corrupt``,
-    ``could_not_check``, or ``unreadable`` for a meta that cannot be read; ``problems`` says what is missing or wrong.
+    ``backup_id`` is None for the layouts ``directory`` and ``archive``; ``name`` is an archive's. ``state``:
+    ``complete``, ``incomplete``, ``corrupt``, ``could_not_check``, or ``unreadable`` for a meta, or an archive, that
+    cannot be read; an archive of which the beginning can is ``readable``: only a verification reads all of it, and
+    ``file_count`` is what it announces. ``problems`` says what is missing or wrong.
     ``time``: when its data was captured, ISO 8601 in UTC. ``own_bytes``: the size of the files that no other readable
     backup names, which is what its deletion frees. ``run``: a scheduler's names of the run that made it.
     """
@@ -47,6 +51,7 @@ class BackupUsage:
     db_id: str = ""
     hostname: str = ""
     run: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -67,8 +72,11 @@ def list_usage(
     """
     storage = Storage(filesystem, root)
     with translating(storage.url):
-        if read_layout(storage, options, stop) == "directory":
+        layout = read_layout(storage, options, stop)
+        if layout == "directory":
             return (describe_directory(storage, options, stop),)
+        if layout == "archive":
+            return tuple(_describe_archive(found) for found in read_beginnings(storage, options, stop))
         contents = read_contents(storage, list_metas(storage, options, stop), options, stop)
         forget_deleted(contents, storage, options, stop)
         db_ids = _read_db_ids(contents, storage, options, stop)
@@ -154,6 +162,25 @@ def describe_directory(storage: Storage, options: TransferOptions, stop: threadi
         db_id=found.db_id,
         hostname=record.hostname if record else "",
         run=record.run if record else {},
+    )
+
+
+def _describe_archive(found: Beginning) -> BackupUsage:
+    record = found.record
+    return BackupUsage(
+        backup_id=None,
+        state="unreadable" if found.problem else "readable",
+        problems=(found.problem,) if found.problem else (),
+        layout="archive",
+        time=record.created if record else "",
+        sequence_number=record.sequence_number if record else 0,
+        file_count=record.file_count if record else 0,
+        total_bytes=found.archive.size,
+        own_bytes=found.archive.size,
+        db_id=record.db_id if record else "",
+        hostname=record.hostname if record else "",
+        run=record.run if record else {},
+        name=found.archive.name,
     )
 
 

@@ -81,7 +81,9 @@ def find_source(
             raise InvalidArgumentError(f"{storage.url}: is a database as it is, which has no backup {backup_id}")
         return _describe_directory(storage, options, stop)
     what = (
-        "is neither a backup repository (no meta/) nor a database (no CURRENT)" if names else "is empty, or not there"
+        "is neither a backup repository (no meta/) nor a database (no CURRENT); an archive is named by its own name"
+        if names
+        else "is empty, or not there"
     )
     raise NotFoundError(f"{storage.url}: {what}")
 

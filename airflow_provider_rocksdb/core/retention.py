@@ -11,6 +11,9 @@ The rules are those of restic's ``forget`` (``internal/data/snapshot_policy.go``
 - -1 stands for "without limit"
 
 Periods are those of **UTC**, so that the answer does not depend on where it is computed.
+
+Not restic's: the backup with the largest id, which was made last, is always kept. Its time is not the latest when a
+clock was ahead before: without this it would be deleted as soon as it is made.
 """
 
 from __future__ import annotations
@@ -156,7 +159,7 @@ class RetentionPlan:
 def plan_retention(backups: Iterable[BackupTime], policy: RetentionPolicy, now: float | None = None) -> RetentionPlan:
     """Say of each backup whether a policy keeps it, and by which rules.
 
-    The newest is always kept. Of equal times, the larger id is the newer.
+    The newest is always kept, and so is the one with the largest id. Of equal times, the larger id is the newer.
 
     :param now: seconds since 1970; ``keep_within`` counts from the newest backup that is not later than this.
     """
@@ -171,6 +174,9 @@ def plan_retention(backups: Iterable[BackupTime], policy: RetentionPolicy, now: 
                 reasons[index].append(f"within {policy.keep_within}")
     for name, period in _PERIODS.items():
         _keep_newest_of_each(times, reasons, name, period, getattr(policy, name))
+    last = max(range(len(times)), key=lambda index: newest_first[index].backup_id, default=None)
+    if last is not None and not reasons[last]:
+        reasons[last].append("made last")
     return RetentionPlan(
         tuple(
             Decision(backup.backup_id, time.strftime("%Y-%m-%dT%H:%M:%SZ"), tuple(why))

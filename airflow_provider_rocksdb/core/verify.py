@@ -14,6 +14,9 @@ in the repository.
 A sample of ``percent`` divides files by a hash of their names into ``100 / percent`` parts, rounded up, and takes part
 ``day % parts``, where ``day`` counts from 1970-01-01 in UTC: so that many days in a row read everything, and nothing
 has to be remembered. A root that has a CURRENT, and no ``meta/``, is the layout ``directory``: one database as it is.
+
+An archive is one stream with its list at the end, so that also level ``files`` reads all of it. In a folder of archives
+the one that was written last is verified, or all are.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from typing import Literal
 
 from fsspec import AbstractFileSystem
 
+from airflow_provider_rocksdb.core.archive_listing import find_archives
+from airflow_provider_rocksdb.core.archive_reader import check_archive
 from airflow_provider_rocksdb.core.completeness import DEFAULT_TIMEOUT_SECONDS, Completeness, check_completeness
 from airflow_provider_rocksdb.core.drill import drill
 from airflow_provider_rocksdb.core.errors import CancelledError, InvalidArgumentError
@@ -74,8 +79,9 @@ def verify_backups(
 ) -> VerifyReport:
     """Verify one backup of a repository, or all.
 
-    :param root: the repository's directory on ``filesystem``.
-    :param backup_id: which; default: the newest.
+    :param root: on ``filesystem``: the repository, a directory with a database as it is, an archive, or a folder of
+        archives.
+    :param backup_id: which; default: the newest, or of archives the one written last.
     :param all_backups: every backup.
     :param level: ``files``, ``checksums`` or ``restore``.
     :param sample_percent: how much of all files to read at level ``checksums``; each day another part.
@@ -96,8 +102,9 @@ def verify_backups(
     where, expected = check.storage.url, "a repository that can be read"
     with _noting(check.problems, where, expected):
         check.layout = read_layout(check.storage, options, stop)
-    if check.layout == "directory" and (backup_id is not None or sample is not None):
-        raise InvalidArgumentError(f"{where}: is one database, without backup ids and without samples")
+    if check.layout != "backup_engine" and (backup_id is not None or sample is not None):
+        what = "one database" if check.layout == "directory" else "an archive, or a folder of such"
+        raise InvalidArgumentError(f"{where}: is {what}, without backup ids and without samples")
     if not check.problems:
         with _noting(check.problems, where, expected):
             check.run(backup_id, all_backups)
@@ -122,6 +129,9 @@ def _todays_sample(percent: float | None, level: VerifyLevel, now: datetime | No
 class _Amount:
     files: int = 0
     bytes: int = 0
+
+    def __add__(self, other: _Amount) -> _Amount:
+        return _Amount(self.files + other.files, self.bytes + other.bytes)
 
 
 @dataclass
@@ -162,6 +172,8 @@ class _Verification:
         """Verify, by the layout."""
         if self.layout == "directory":
             self._verify_directory()
+        elif self.layout == "archive":
+            self._verify_archives(all_backups)
         else:
             self._verify_repository(backup_id, all_backups)
 
@@ -177,6 +189,23 @@ class _Verification:
         self.total = _Amount(found.file_count, found.total_bytes)
         if self.level != "files":
             self.read = _Amount(found.read_files, found.read_bytes)
+
+    def _verify_archives(self, all_backups: bool) -> None:
+        """Verify archives; each counts as one file, of its size."""
+        found = find_archives(self.storage, self.options, self.stop)
+        for archive in found if all_backups else found[-1:]:
+            is_whole = False
+            with _noting(self.problems, archive.name, "a whole archive"):
+                if self.level == "restore":
+                    checked = self._drill(None, Storage(archive.folder.filesystem, archive.path))
+                    expected = "a database that can be restored and read"
+                    self.problems += [Problem(checked.state, (), archive.name, expected, t) for t in checked.problems]
+                    is_whole = checked.state is State.COMPLETE
+                else:
+                    check_archive(archive.folder.filesystem, archive.path, options=self.options, stop=self.stop)
+                    is_whole = True
+            self.total += _Amount(1, archive.size)
+            self.read += _Amount(1, archive.size) if is_whole else _Amount()
 
     def _verify_repository(self, backup_id: int | None, all_backups: bool) -> None:
         """Verify backups by their metas."""
@@ -241,9 +270,9 @@ class _Verification:
                 whole |= (found.state is State.COMPLETE) << index
         return {file.path for file, bits in contents.named_by.items() if bits & whole}
 
-    def _drill(self, backup_id: int | None) -> Completeness:
+    def _drill(self, backup_id: int | None, storage: Storage | None = None) -> Completeness:
         return drill(
-            self.storage,
+            storage or self.storage,
             backup_id,
             scratch_dir=self.scratch_dir,
             timeout_seconds=self.timeout_seconds,

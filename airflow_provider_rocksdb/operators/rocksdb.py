@@ -6,7 +6,9 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rocksdb.core.errors import InvalidArgumentError
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_rocksdb.core.errors import CouldNotCheckError, InvalidArgumentError
 from airflow_provider_rocksdb.operators.base import (
     RocksDBBaseOperator,
     RocksDBPathsOperator,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from fsspec import AbstractFileSystem
 
+    from airflow_provider_rocksdb.core.prune_result import PruneResult
     from airflow_provider_rocksdb.core.retention import RetentionPolicy
     from airflow_provider_rocksdb.core.verify import VerifyLevel
     from airflow_provider_rocksdb.hooks.rocksdb import Mode
@@ -138,6 +141,7 @@ class RocksDBBackupOperator(RocksDBPathsOperator, RocksDBUploadOperator):
     The checkpoint is deleted however the task ends; what a worker killed with -9 leaves, the next run deletes.
 
     The result is that of the upload, with the checkpoint's summary as ``checkpoint``, and what was pruned as ``prune``.
+    A meta that the prune cannot read fails the task at its end, without a retry: backup and result are there.
     Directories, storage and layout: see :class:`.RocksDBPathsOperator` and :class:`.RocksDBUploadOperator`.
 
     :param mode: as of :class:`RocksDBCreateCheckpointOperator`; so are ``allow_copy``, ``allow_inside`` and
@@ -190,8 +194,12 @@ class RocksDBBackupOperator(RocksDBPathsOperator, RocksDBUploadOperator):
                     stop=stop,
                 )
                 done = self.upload(checkpoint_dir, storage, context, stop)
-            pruned = {} if policy is None else self._prune(storage, policy, stop)
-        return {**done, "checkpoint": checkpoint.summary(), "prune": pruned}
+            pruned = None if policy is None else self._prune(storage, policy, stop)
+        cut = {} if pruned is None else pruned.to_dict(limit=_MAX_LISTED)
+        result = {**done, "checkpoint": checkpoint.summary(), "prune": cut}
+        if pruned is not None and pruned.unreadable:
+            self._fail_but_tell(pruned, result, context)
+        return result
 
     def _read_policy(self) -> RetentionPolicy | None:
         from airflow_provider_rocksdb.core.retention import RetentionPolicy
@@ -204,13 +212,21 @@ class RocksDBBackupOperator(RocksDBPathsOperator, RocksDBUploadOperator):
 
     def _prune(
         self, storage: tuple[AbstractFileSystem, str], policy: RetentionPolicy, stop: threading.Event
-    ) -> dict[str, Any]:
+    ) -> PruneResult:
         from airflow_provider_rocksdb.core.prune import prune_backups
 
         result = prune_backups(*storage, policy, grace_seconds=self.grace_seconds, stop=stop)
         for line in result.lines():
             self.log.info("%s", line)
-        return result.to_dict(limit=_MAX_LISTED)
+        return result
+
+    def _fail_but_tell(self, pruned: PruneResult, result: dict[str, Any], context: Context) -> None:
+        """Fail for metas that cannot be read, at once: the backup is there, and a retry would make another."""
+        context["ti"].xcom_push(key="return_value", value=result)
+        try:
+            pruned.raise_for_unreadable()
+        except CouldNotCheckError as error:
+            raise AirflowFailException(f"backup {result['backup_id']} was made; {error}") from error
 
 
 class RocksDBVerifyBackupOperator(RocksDBTransferOperator):
@@ -220,7 +236,8 @@ class RocksDBVerifyBackupOperator(RocksDBTransferOperator):
     is in the log, and the first ten are in the error. What could not be checked is tried again, damage is not. The
     result says what was verified, and how much was read of it (``read_files``, ``read_bytes``, ``read_share``).
 
-    Storage and rate: see :class:`.RocksDBTransferOperator`.
+    Storage and rate: see :class:`.RocksDBTransferOperator`. What the other layouts left there is verified, too: a
+    database as it is, or an archive, which every level reads from end to end; of a folder of archives the newest.
 
     :param backup_id: which backup; default: the newest.
     :param all_backups: verify every backup.

@@ -74,6 +74,26 @@ def test_bad_retention(run_dag: RunDag, live_db: Path, tmp_path: Path, arguments
     assert not (tmp_path / "repository").exists()
 
 
+def test_retention_and_an_unreadable_meta(run_dag: RunDag, live_db: Path, tmp_path: Path) -> None:
+    """A meta that cannot be read fails the task, but only once: the backup is there, and the result tells of it."""
+    repository = tmp_path / "repository"
+    arguments: dict[str, Any] = {
+        "db_dir": str(live_db),
+        "backup_dir": str(repository),
+        "retries": 1,
+        "retry_delay": 0.1,
+    }
+    dag = backup_dag("pruned", retention={"keep_last": 2}, **arguments)
+    for _ in range(3):
+        assert run_dag(dag).state == "success"
+    (repository / "meta" / "2").write_bytes(b"damaged")
+    run = run_dag(dag)
+    assert run.tries == {"backup": ("failed", 1)}
+    assert "backup 4 was made; " in run.log
+    assert [item["backup_id"] for item in run.xcom("backup")["prune"]["unreadable"]] == [2]
+    assert sorted(os.listdir(repository / "meta")) == ["2", "3", "4"]
+
+
 def test_exclusive(run_dag: RunDag, stopped_db: Path, tmp_path: Path) -> None:
     """Mode "exclusive" backs up a stopped database through RocksDB itself; nothing lies beside it afterwards."""
     repository = tmp_path / "repository"

@@ -15,6 +15,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 from fsspec.implementations.local import LocalFileSystem
 
+from airflow_provider_rocksdb.core.archive import upload_archive
 from airflow_provider_rocksdb.core.inventory import read_inventory
 from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 from airflow_provider_rocksdb.core.paths import DatabasePaths
@@ -94,6 +95,18 @@ def test_whole(
     assert (result["state"], result["backup_ids"], result["read_share"]) == ("complete", backups, share)
     assert len(json.dumps(result)) < 1000
     assert not os.listdir(tmp_path / "scratch")
+
+
+def test_archive(run_dag: RunDag, repository: Repository, tmp_path: Path) -> None:
+    """An archive is verified, too; one that is cut fails the task at its first try."""
+    archive = tmp_path / "archives" / "db.tar.gz"
+    upload_archive(repository.inventory, LocalFileSystem(), str(archive))
+    result = run_dag(verify_dag("archive", archive, level="checksums")).xcom("verify")
+    assert (result["state"], result["layout"], result["read_share"]) == ("complete", "archive", 1)
+    archive.write_bytes(archive.read_bytes()[:-30])
+    run = run_dag(verify_dag("archives", archive.parent, retries=2))
+    assert run.tries == {"verify": ("failed", 1)}
+    assert "the archive is cut" in run.log
 
 
 def test_damage(run_dag: RunDag, repository: Repository) -> None:

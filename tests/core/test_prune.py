@@ -21,15 +21,16 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from rocksdict import Rdict
 
-from airflow_provider_rocksdb.core import prune
+from airflow_provider_rocksdb.core import prune, repository_marks
 from airflow_provider_rocksdb.core.errors import CancelledError, CouldNotCheckError, InvalidArgumentError, NotFoundError
 from airflow_provider_rocksdb.core.inventory import read_inventory
 from airflow_provider_rocksdb.core.prune import prune_backups
 from airflow_provider_rocksdb.core.prune_result import Amount, PruneResult
 from airflow_provider_rocksdb.core.repository import create_backup
+from airflow_provider_rocksdb.core.repository_marks import LastLook
 from airflow_provider_rocksdb.core.retention import RetentionPolicy
 from airflow_provider_rocksdb.core.storage import Storage
-from tests.core.databases import DYING, NOBODY, run_child
+from tests.core.databases import DYING, NOBODY, run_child, start_child
 from tests.core.repositories import (
     ONCE,
     QUICK,
@@ -381,6 +382,66 @@ def store(repository: Path) -> Locked:
 def age_store(store: Locked, seconds: float) -> None:
     for file in store.store.values():
         file.created -= timedelta(seconds=seconds)
+
+
+ANNOUNCES = """
+from airflow_provider_rocksdb.core.process_record import ProcessRecord
+from pathlib import Path
+Path(arguments["repository"], "unreferenced").mkdir()
+Path(arguments["repository"], "unreferenced", "deleting.0123").write_bytes(ProcessRecord.of_this().encode())
+print("deleting", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("store", ["local", "remote"])
+def test_backup_after_a_killed_prune(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, store: str
+) -> None:
+    """A backup waits for a prune that is deleting, and says so; not for one whose process, on this host, was killed.
+
+    A store that is not local may still have a request of it: it is given a minute.
+    """
+    child = start_child(ANNOUNCES, repository=str(repository))
+    assert child.stdout is not None
+    assert child.stdout.readline() == "deleting\n"
+    now, waits = 0.0, []
+
+    def wait(seconds: float, _stop: Any) -> None:
+        nonlocal now
+        now += seconds
+        waits.append(seconds)
+        if len(waits) == 3:
+            child.kill()
+            child.communicate()
+
+    monkeypatch.setattr(repository_marks, "wait", wait)
+    monkeypatch.setattr(repository_marks, "elapsed", lambda: now)
+    caplog.set_level("INFO")
+    storage = Storage(LOCAL, str(repository))
+    storage.is_local = store == "local"
+    LastLook(storage, "4567", QUICK, None).begin({"meta/3"})
+    assert sum(waits) == (6.0 if store == "local" else 66.0)
+    said = [record.message for record in caplog.records if "waiting for a prune" in record.message]
+    assert len(said) == 1
+    assert f"deleting.0123: waiting for a prune that may be deleting (process {child.pid} on " in said[0]
+    assert re.search(r"at most (900|89\d) s$", said[0])
+
+
+def test_backup_after_a_prune_that_cannot_be_told(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a prune that has not told its process, a backup waits as long as it may delete, and no longer."""
+    (repository / "unreferenced").mkdir()
+    (repository / "unreferenced" / "deleting.0123").write_bytes(b"of another version")
+    now = 0.0
+
+    def wait(seconds: float, _stop: Any) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(repository_marks, "wait", wait)
+    monkeypatch.setattr(repository_marks, "elapsed", lambda: now)
+    LastLook(Storage(LOCAL, str(repository)), "4567", QUICK, None).begin({"meta/3"})
+    assert now == repository_marks.WAIT_SECONDS
 
 
 def test_object_lock(store: Locked) -> None:

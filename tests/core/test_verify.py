@@ -34,7 +34,7 @@ from airflow_provider_rocksdb.core.repository import create_backup
 from airflow_provider_rocksdb.core.transfer import TransferOptions
 from airflow_provider_rocksdb.core.verify import verify_backups
 from airflow_provider_rocksdb.core.verify_report import VerifyReport
-from tests.core.databases import NOBODY, flip, put, run_child
+from tests.core.databases import NOBODY, flip, put, run_child, start_child, wait_until
 from tests.core.repositories import ONCE, QUICK, WatchedFileSystem, aimrocks, build_old, grow, read_local_meta, take
 from tests.servers import S3Server, Server
 
@@ -549,6 +549,33 @@ def test_drill_of_a_directory(directory: Path, scratch: Path) -> None:
     """The layout directory has its drill, too."""
     report = drill(directory, scratch)
     assert (report.state, report.layout, report.read_share) == (COMPLETE, "directory", 1.0)
+
+
+DRILLS = """
+from airflow_provider_rocksdb.core.transfer import TransferOptions
+from airflow_provider_rocksdb.core.verify import verify_backups
+repository, scratch = arguments["repository"], arguments["scratch"]
+slow = TransferOptions(max_bytes_per_second=1000)
+verify_backups(LocalFileSystem(), repository, level="restore", scratch_dir=scratch, options=slow)
+"""
+
+
+def test_killed_drill(repository: Path, scratch: Path, tmp_path: Path) -> None:
+    """What a killed drill has left, the next one there removes; not what a running one has, nor anybody else's."""
+    child = start_child(DRILLS, repository=str(repository), scratch=str(scratch))
+    wait_until(lambda: any(scratch.glob("rocksdb-drill-*/db*")))
+    (left,) = scratch.iterdir()
+    foreign = scratch / "rocksdb-drill-of-nobody"
+    foreign.mkdir()
+    os.chown(foreign, NOBODY, NOBODY)
+    (scratch / "rocksdb-drill-link").symlink_to(tmp_path)
+    others = {"rocksdb-drill-of-nobody", "rocksdb-drill-link"}
+    assert verify(repository, level="restore", scratch_dir=str(scratch)).state is COMPLETE
+    assert set(os.listdir(scratch)) == {left.name, *others}
+    child.kill()
+    child.communicate()
+    assert verify(repository, level="restore", scratch_dir=str(scratch)).state is COMPLETE
+    assert set(os.listdir(scratch)) == others
 
 
 def test_drill_is_stopped(repository: Path, scratch: Path) -> None:
