@@ -379,7 +379,7 @@ def test_backup_and_prune(db_dir: Path, tmp_path: Path) -> None:
     done = run("backup", db_dir, tmp_path / "repository", "--keep-last", "2")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^ +1  .*  remove  no rule keeps it$", done.stdout, re.MULTILINE)
-    assert done.stdout.splitlines()[-1].startswith(f"done: {tmp_path / 'repository'}: backup 3 of ")
+    assert done.stdout.splitlines()[-1].startswith(f"done: {tmp_path / 'repository'}: backup 3, ")
     result = run_json("backup", db_dir, tmp_path / "repository", "--keep-last", "1")
     assert (result["backup_id"], result["prune"]["removed_backups"]) == (4, [2, 3])
 
