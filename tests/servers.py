@@ -85,16 +85,7 @@ def serve(protocol: str, directory: Path, *arguments: str) -> Iterator[int]:
     log = directory.parent / f"{protocol}.log"
     with log.open("wb") as stderr:
         child = subprocess.Popen(
-            [
-                _find_rclone(),
-                "serve",
-                protocol,
-                str(directory),
-                "--addr",
-                f"127.0.0.1:{port}",
-                *see_at_once,
-                *arguments,
-            ],
+            [_find_rclone(), "serve", protocol, str(directory), "--addr", f"127.0.0.1:{port}", *see_at_once, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=stderr,
             stderr=stderr,
