@@ -32,6 +32,7 @@ from tests.torture.kinds import (
 )
 
 TIMEOUT_SECONDS = 120
+_LDB_TIMEOUT_SECONDS = 30  # so that the judge ends before its own time is up, and leaves no ldb behind
 LDB = shutil.which("ldb")
 _LIVE_FILE = re.compile(r"/(\d+\.sst)$", re.MULTILINE)
 _BLOB_FILE = re.compile(r"^blob_file_number: (\d+)", re.MULTILINE)
@@ -98,7 +99,11 @@ def _judge(kind: Kind, checkpoint_dir: str, acknowledged: int) -> Verdict:
 
 def _run_ldb(checkpoint_dir: str, verdict: Verdict, *arguments: str) -> str | None:
     command = [str(LDB), f"--db={checkpoint_dir}", "--ignore_unknown_options", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LDB_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        verdict.problems.append(f"ldb {arguments[-1]}: did not end within {_LDB_TIMEOUT_SECONDS} s")
+        return None
     if done.returncode or "Failed" in done.stderr:
         said = (done.stderr + done.stdout).strip().splitlines() or ["nothing"]
         verdict.problems.append(f"ldb {arguments[-1]}: status {done.returncode}: {said[0]}")

@@ -32,7 +32,7 @@ def test_nothing_is_lost(name: str, tmp_path: Path) -> None:
     """With pauses between all steps, each checkpoint has all that was acknowledged, no hole, and only live files."""
     kind = KINDS[name]
     if kind.engine != "9.8" and find_library(kind.engine) is None:
-        pytest.skip(f"RocksDB {kind.engine} is not installed")
+        pytest.skip(f"needs RocksDB {kind.engine}")
     tally = Tally()
     Turn(kind, CHECKPOINTS, seed=1, directory=str(tmp_path)).run(tally)
     assert tally.problems == []
