@@ -296,6 +296,22 @@ def test_foreign_file_called_as_our_record(db_dir: Path, tmp_path: Path) -> None
     assert run_json("backup", db_dir, tmp_path / "repository-2", "--no-checkpoint")["sequence_number"] == 1500
 
 
+@pytest.mark.parametrize("layout", ["backup_engine", "directory", "archive"])
+def test_backup_never_into_the_database(db_dir: Path, tmp_path: Path, layout: str) -> None:
+    """A repository in the DB directory, or in the checkpoint, is refused; nothing is written there."""
+    run_json("checkpoint", db_dir, tmp_path / "checkpoint")
+    before = sorted(db_dir.iterdir())
+    for source, place in (
+        (db_dir, db_dir),
+        (db_dir, db_dir / "backups"),
+        (tmp_path / "checkpoint", db_dir / "backups"),
+    ):
+        done = run("backup", source, place, "--layout", layout)
+        assert (done.returncode, "which is being backed up" in last_line(done)) == (1, True)
+    assert run("backup", tmp_path / "checkpoint", tmp_path / "checkpoint" / "backups").returncode == 1
+    assert sorted(db_dir.iterdir()) == before
+
+
 def test_repository_knows_a_database_by_its_full_path(
     db_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

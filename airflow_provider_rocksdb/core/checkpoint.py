@@ -225,7 +225,7 @@ def _lock_temporary(temporary: str, *, force: bool) -> int:
     while True:
         with contextlib.suppress(FileExistsError):
             os.mkdir(temporary, 0o700)
-        if os.path.islink(temporary) or os.path.isfile(temporary):
+        if os.path.islink(temporary) or (os.path.lexists(temporary) and not os.path.isdir(temporary)):
             raise ExistsError(f"{temporary}: is in the way, and is not a directory; move it away")
         try:
             descriptor = durable.lock_directory(temporary)

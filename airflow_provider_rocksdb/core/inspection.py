@@ -93,8 +93,10 @@ class Inspection:
             yield
         except CancelledError:
             raise
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except FileNotFoundError as error:
             self.add(State.INCOMPLETE, f"{error.filename or self.place.name}: is missing")
+        except NotADirectoryError as error:
+            self.add(State.INCOMPLETE, f"{error.filename or self.place.name}: is not a directory")
         except (NotSupportedError, InvalidArgumentError, CouldNotCheckError) as error:
             self.add(State.COULD_NOT_CHECK, str(error))
         except CorruptionError as error:

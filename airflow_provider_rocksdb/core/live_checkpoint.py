@@ -28,6 +28,7 @@ from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.capture import FileCapture, WalCapture
 from airflow_provider_rocksdb.core.checkpoint import Building, Checkpoint, CheckpointFile, building
 from airflow_provider_rocksdb.core.errors import CancelledError, CheckpointTimeoutError, CorruptionError
+from airflow_provider_rocksdb.core.format.filename import wal_file_name
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records
 from airflow_provider_rocksdb.core.format.version_edit import clear_path_ids
 from airflow_provider_rocksdb.core.live_database import (
@@ -209,6 +210,11 @@ class _Capture(contextlib.AbstractContextManager["_Capture"]):
         if gone:
             raise _Missing(
                 f"the WALs {sorted(gone)}, which the MANIFEST tracks, are missing in {self.database.wal_dir}"
+            )
+        if not needed and os.path.lexists(os.path.join(self.database.db_dir, "LOCK")):
+            raise _Missing(
+                f"no WAL from {wal_file_name(bound)} on is in {self.database.wal_dir}, and a database that was opened "
+                "has one"
             )
         self.wals.pin(needed)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_rocksdb.core.archive import name_archive, upload_archive
 from airflow_provider_rocksdb.core.archive_layout import Compression
 from airflow_provider_rocksdb.core.completeness import Level, check_completeness
 from airflow_provider_rocksdb.core.directory_layout import upload_directory
 from airflow_provider_rocksdb.core.errors import InvalidArgumentError
-from airflow_provider_rocksdb.core.inventory import read_inventory
+from airflow_provider_rocksdb.core.inventory import Inventory, read_inventory
 from airflow_provider_rocksdb.core.repository import create_backup
 from airflow_provider_rocksdb.core.transfer import DEFAULT_OPTIONS, TransferOptions
 
@@ -52,6 +55,8 @@ def upload_checkpoint(
         raise InvalidArgumentError(f"layout {layout!r}: expected one of {', '.join(get_args(Layout))}")
     check_completeness(checkpoint_dir, level=level, stop=stop).raise_for_state()
     inventory = read_inventory(checkpoint_dir)
+    if isinstance(filesystem, LocalFileSystem):
+        _check_outside(root, inventory)
     if layout == "directory":
         return upload_directory(inventory, filesystem, root, options=options, stop=stop).to_dict()
     if layout == "archive":
@@ -73,3 +78,19 @@ def upload_checkpoint(
         options=options,
         stop=stop,
     ).to_dict()
+
+
+def _check_outside(root: str, inventory: Inventory) -> None:
+    """Check that nothing will be written in the database's directory, nor in the checkpoint's.
+
+    :raises InvalidArgumentError: when it would.
+    """
+    directories = [inventory.directory]
+    checkpoint = inventory.checkpoint
+    if checkpoint is not None and checkpoint.hostname == socket.gethostname():
+        directories.append(str(checkpoint.source.get("db_dir") or inventory.directory))
+    target = os.path.realpath(root)
+    for directory in directories:
+        source = os.path.realpath(directory)
+        if target == source or target.startswith(source.rstrip("/") + "/"):
+            raise InvalidArgumentError(f"{root}: lies inside {directory}, which is being backed up; name another place")

@@ -82,11 +82,11 @@ def find_created(task: BaseOperator, context: Context) -> CheckpointReference | 
 
 
 def default_checkpoint_dir(db_dir: str, context: Context, *, inside: bool = False) -> str:
-    """Return the run's own place for a checkpoint.
+    """Return the run's own place for a checkpoint: on the database's file system, where a symbolic link leads to it.
 
     :param inside: in the DB directory, for one that is a mount root; else beside it.
     """
-    db_dir = os.path.abspath(db_dir)
+    db_dir = os.path.realpath(db_dir)
     parent = os.path.join(db_dir, ".checkpoints") if inside else f"{db_dir}.checkpoints"
     ti = context["ti"]
     name = _safe_name(f"{ti.dag_id}__{ti.run_id}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,9 +39,9 @@ def test_nonsense(given: Any) -> None:
         read_reference(given)
 
 
-def place(run_id: str, *, dag_id: str = "dag", map_index: int = -1, **options: Any) -> str:
+def place(run_id: str, *, db_dir: str = "/data/db", dag_id: str = "dag", map_index: int = -1, **options: Any) -> str:
     ti = SimpleNamespace(dag_id=dag_id, run_id=run_id, map_index=map_index)
-    return default_checkpoint_dir("/data/db", {"ti": ti}, **options)
+    return default_checkpoint_dir(db_dir, {"ti": ti}, **options)
 
 
 def test_default_place() -> None:
@@ -49,6 +50,13 @@ def test_default_place() -> None:
     assert place(run_id) == "/data/db.checkpoints/dag__scheduled__2026-01-01T00-00-00+00-00"
     assert place(run_id, map_index=3).endswith("+00-00__3")
     assert place(run_id, inside=True) == "/data/db/.checkpoints/dag__scheduled__2026-01-01T00-00-00+00-00"
+
+
+def test_default_place_of_a_linked_database(tmp_path: Path) -> None:
+    """Where the DB directory is a symbolic link, the place is beside the directory itself: on its file system."""
+    (tmp_path / "disk" / "db").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "db")
+    assert place("run", db_dir=str(tmp_path / "link")) == f"{tmp_path}/disk/db.checkpoints/dag__run"
 
 
 @pytest.mark.parametrize("run_id", ["../../etc", "a/b", "a b", "a\nb", "ä", "x" * 250, "ends.tmp", "a\0b"])

@@ -179,6 +179,7 @@ def test_no_database(tmp_path: Path, db_dir: str) -> None:
     with pytest.raises(CorruptionError):
         read_inventory(db_dir)
     Path(db_dir, "checkpoint.json").write_text("{}")
+    Path(db_dir, "LOCK").unlink()  # with it, it is a database, and the file another program's
     with pytest.raises(CorruptionError, match=r"checkpoint\.json"):
         read_inventory(db_dir)
     database = build_two_paths(str(tmp_path / "two"))

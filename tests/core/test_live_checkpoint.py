@@ -299,6 +299,16 @@ def test_wal_dir_of_a_directory_never_opened(tmp_path: Path, target: str) -> Non
     assert create_live_checkpoint(DatabasePaths(db_dir, wal_dir=db_dir), target).wals == ()
 
 
+def test_wal_dir_without_wals(db_dir: str, target: str, tmp_path: Path) -> None:
+    """A database that was opened has a WAL: where none is, the ``wal_dir`` is wrong, and nothing is lost in silence."""
+    os.mkdir(tmp_path / "wal")
+    with pytest.raises(
+        CorruptionError, match=rf"no WAL from 000008\.log on is in {tmp_path}/wal.*wal_dir are not the ones"
+    ):
+        create_live_checkpoint(DatabasePaths(db_dir, wal_dir=str(tmp_path / "wal")), target)
+    assert not os.path.exists(target)
+
+
 def test_wal_dir_that_is_another_database(tmp_path: Path, target: str) -> None:
     """Before RocksDB 6.23 OPTIONS names the directory itself: in a copied one that is the original's, not its own."""
     original = build(str(tmp_path / "db"))
