@@ -75,8 +75,12 @@ def test_after_a_backup(repository: Path) -> None:
     assert metas(repository) == ["3", "4"]
     lines = run(*command).stdout.splitlines()
     assert [line.split()[2] for line in lines[1:4]] == ["keep", "keep", "remove"]
-    assert lines[-1].startswith(f"done: {repository}: backup 5")
+    assert lines[-1].startswith(f"done: {repository}: backup 5, ")
     assert metas(repository) == ["4", "5"]
+    (repository / "meta" / "4").write_bytes(b"damaged")
+    line = run(*command, status=1).stderr.splitlines()[-1]
+    assert line.startswith(f"backup: could_not_check: {repository}: backup 6, ")
+    assert "no object is marked or deleted while a meta cannot be read" in line
 
 
 def test_unreadable_meta(repository: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rocksdb.cli import storage
 from airflow_provider_rocksdb.cli.progress import transfer_options
+from airflow_provider_rocksdb.core.errors import RocksDBError
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 if TYPE_CHECKING:
@@ -91,8 +92,14 @@ def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
     done = Outcome("done", f"{arguments.backup_dir}: {_upload_line(result)}", result)
     if arguments.policy is None:
         return done
-    pruned = _prune(arguments, stop, dry_run=False)
-    return Outcome(pruned.state, done.line, {**result, "prune": pruned.details}, (*pruned.lines, pruned.line))
+    try:
+        pruned = _prune(arguments, stop, dry_run=False)
+    except RocksDBError as error:
+        raise type(error)(f"backup {result['backup_id']} was made, the prune after it failed: {error}") from error
+    details = {**result, "prune": pruned.details}
+    if pruned.state != "done":
+        return Outcome(pruned.state, f"{done.line}; {pruned.line}", details, pruned.lines)
+    return Outcome("done", done.line, details, (*pruned.lines, pruned.line))
 
 
 def _checkpoint_and_upload(

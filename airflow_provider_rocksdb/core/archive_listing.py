@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from airflow_provider_rocksdb.core.archive_layout import compression_of
 from airflow_provider_rocksdb.core.archive_reader import archive_url, open_folder, read_checkpoint_record
 from airflow_provider_rocksdb.core.checkpoint import Checkpoint, decode_checkpoint
-from airflow_provider_rocksdb.core.errors import CancelledError, NotFoundError, RocksDBError
+from airflow_provider_rocksdb.core.errors import CancelledError, NotFoundError
+from airflow_provider_rocksdb.core.inspection import State
 from airflow_provider_rocksdb.core.parallel import run_parallel
+from airflow_provider_rocksdb.core.repository_contents import explain
 from airflow_provider_rocksdb.core.storage import Storage
 from airflow_provider_rocksdb.core.transfer import TransferOptions
 
@@ -38,11 +40,12 @@ class FoundArchive:
 class Beginning:
     """What an archive begins with: the checkpoint's record, None where it has none; ``problem``: why it is no archive.
 
-    ``record.files`` and their sizes are what was announced, not what was seen.
+    ``state``: complete as far as that goes. ``record.files`` are what was announced, not what was seen.
     """
 
     archive: FoundArchive
     record: Checkpoint | None
+    state: State = State.COMPLETE
     problem: str = ""
 
 
@@ -79,8 +82,9 @@ def read_beginnings(storage: Storage, options: TransferOptions, stop: threading.
             record = None if data is None else decode_checkpoint(data, archive_url(archive.folder, archive.name))
         except CancelledError:
             raise
-        except RocksDBError as error:
-            return Beginning(archive, None, str(error))
+        except Exception as error:  # noqa: BLE001 -- whatever a storage driver raises, it was not checked
+            state, words = explain(error, archive_url(archive.folder, archive.name))
+            return Beginning(archive, None, state, words)
         return Beginning(archive, record)
 
     archives = {archive.name: archive for archive in find_archives(storage, options, stop)}

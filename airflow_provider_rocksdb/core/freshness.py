@@ -3,6 +3,8 @@
 Backups are looked at from the newest id on, until one is complete, or is too old: ids grow with time. What was passed
 over on the way (incomplete, damaged, another database's) is told. A backup's time is that of its checkpoint, where its
 maker has told it, else that of its meta. Nothing is written.
+
+Of a folder of archives each one's beginning is read: an archive gets its name only when it is whole.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
+from airflow_provider_rocksdb.core.archive_listing import read_beginnings
 from airflow_provider_rocksdb.core.errors import CancelledError, InvalidArgumentError, NotFoundError, RocksDBError
 from airflow_provider_rocksdb.core.inspection import State, gravest
 from airflow_provider_rocksdb.core.repository_contents import explain, read_contents
@@ -36,8 +39,8 @@ _SHOWN = 3
 class FoundBackup:
     """Answer of a search: ``complete``, and the backup; or why there is none, and what would have been wanted.
 
-    ``backup_id`` is None for the layout ``directory``. ``time`` as ISO 8601, UTC. ``passed_over``: why newer ones were
-    not taken.
+    ``backup_id`` is None for the layouts ``directory`` and ``archive``; ``name`` is an archive's. ``time`` as ISO 8601,
+    UTC. ``passed_over``: why newer ones were not taken.
     """
 
     state: State
@@ -49,6 +52,7 @@ class FoundBackup:
     db_id: str = ""
     hostname: str = ""
     passed_over: tuple[str, ...] = ()
+    name: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -107,10 +111,8 @@ class _Search:
     passed_over: list[tuple[State, str]] = field(default_factory=list)
 
     def run(self) -> FoundBackup:
-        if read_layout(self.storage, self.options, self.stop) == "directory":
-            found = self._look_at_directory()
-        else:
-            found = self._look_at_backups()
+        looks = {"directory": self._look_at_directory, "archive": self._look_at_archives}
+        found = looks.get(read_layout(self.storage, self.options, self.stop), self._look_at_backups)()
         return found or self._none()
 
     def _look_at_backups(self) -> FoundBackup | None:
@@ -168,6 +170,26 @@ class _Search:
                 db_id=found.db_id,
                 hostname=found.hostname,
             )
+        return None
+
+    def _look_at_archives(self) -> FoundBackup | None:
+        for beginning in reversed(read_beginnings(self.storage, self.options, self.stop)):
+            name, record = beginning.archive.name, beginning.record
+            if beginning.problem:
+                self.passed_over.append((beginning.state, beginning.problem))
+            elif self._is_new(name, _read_time(record.created if record else "")) and self._is_of_database(
+                name, record.db_id if record else ""
+            ):
+                return FoundBackup(
+                    State.COMPLETE,
+                    layout="archive",
+                    time=record.created if record else "",
+                    sequence_number=record.sequence_number if record else 0,
+                    db_id=record.db_id if record else "",
+                    hostname=record.hostname if record else "",
+                    passed_over=tuple(text for _, text in self.passed_over),
+                    name=name,
+                )
         return None
 
     def _is_new(self, what: str, time: datetime | None) -> bool:

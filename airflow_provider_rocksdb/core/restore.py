@@ -42,6 +42,7 @@ from airflow_provider_rocksdb.core.restore_compare import checksum_file, is_rest
 from airflow_provider_rocksdb.core.restore_places import contains
 from airflow_provider_rocksdb.core.restore_source import Source, SourceFile, find_source
 from airflow_provider_rocksdb.core.restore_target import RestoreTarget, finish_leftovers, open_target
+from airflow_provider_rocksdb.core.restore_wal_dir import check_backup_wal_dir
 from airflow_provider_rocksdb.core.retry import check_stop
 from airflow_provider_rocksdb.core.storage import Storage, translating
 from airflow_provider_rocksdb.core.transfer import DEFAULT_OPTIONS, TransferOptions, write_all
@@ -113,7 +114,8 @@ def restore_backup(
     :raises CorruptionError, IncompleteError: when the backup is damaged, or names what it must not.
     :raises NoSpaceError: with the bytes needed and available.
     :raises CouldNotCheckError: when what was fetched cannot be told to be a whole database.
-    :raises InvalidArgumentError: when directories lie within each other, or hold what is not RocksDB's.
+    :raises InvalidArgumentError: when directories lie within each other, or hold what is not RocksDB's; when a
+        ``wal_dir`` that was not given holds WALs of the database that was there.
     :raises AccessError, TransferError: when the storage fails, or the place may not be written.
     :raises CancelledError: when ``stop`` was set.
     """
@@ -127,6 +129,7 @@ def restore_backup(
         return restore_archive(filesystem, root, paths, replace=replace, in_place=in_place, options=options, stop=stop)
     with translating(storage.url):
         source = find_source(storage, backup_id, options, stop)
+    check_backup_wal_dir(paths, source.db_dir, source.wal_dir)
     restore = _Restore(storage, source, paths, options, stop)
     if not replace and is_restored(source, paths, stop):
         return restore.adopt()

@@ -53,13 +53,18 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Source:
-    """What is to be restored; ``skipped``: why newer backups were passed over."""
+    """What is to be restored; ``skipped``: why newer backups were passed over.
+
+    ``db_dir``, ``wal_dir``: of the database that was backed up, as far as the backup tells.
+    """
 
     layout: Layout
     files: tuple[SourceFile, ...]
     backup_id: int | None = None
     sequence_number: int = 0
     skipped: tuple[str, ...] = field(default=())
+    db_dir: str = ""
+    wal_dir: str = ""
 
 
 def find_source(
@@ -135,7 +140,16 @@ class _Repository:
         config = self._list(folder).get(CONFIG_NAME)
         if config is not None:
             files.append(SourceFile(f"{folder}/{CONFIG_NAME}", CONFIG_NAME, config, None))
-        return Source("backup_engine", tuple(files), backup.backup_id, backup.meta.sequence_number, skipped)
+        paths = backup.record.paths if backup.record else {}
+        return Source(
+            "backup_engine",
+            tuple(files),
+            backup.backup_id,
+            backup.meta.sequence_number,
+            skipped,
+            str(paths.get("db_dir") or ""),
+            str(paths.get("wal_dir") or ""),
+        )
 
     def _list(self, folder: str) -> Mapping[str, int | None]:
         if folder not in self._listings:

@@ -55,6 +55,7 @@ from airflow_provider_rocksdb.core.restore_places import (
     undo_unfinished,
 )
 from airflow_provider_rocksdb.core.restore_record import RECORD_NAME
+from airflow_provider_rocksdb.core.restore_wal_dir import check_old_wal_dir
 
 _CURRENT = "CURRENT"
 _MAX_CURRENT_BYTES = 4096
@@ -107,11 +108,14 @@ class RestoreTarget:
         """Check that what is there may go: nothing, or with ``replace`` a database that nobody has open.
 
         :raises ExistsError: when something is there, and may not be replaced.
-        :raises InvalidArgumentError: when something is there that is not RocksDB's, or is another database.
+        :raises InvalidArgumentError: when something is there that is not RocksDB's, or is another database; or when its
+            WALs are in a ``wal_dir`` that was not given.
         :raises BusyError: when a process has the database open.
         """
         require_closed(self.paths.db_dir)
         self._check_content()
+        if self.replace:
+            check_old_wal_dir(self.paths)
 
     def _check_content(self) -> None:
         for directory in self._directories:

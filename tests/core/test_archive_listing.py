@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_rocksdb.core.archive import upload_archive
 from airflow_provider_rocksdb.core.errors import InvalidArgumentError, NotFoundError
+from airflow_provider_rocksdb.core.freshness import find_backup
 from airflow_provider_rocksdb.core.inspection import State
 from airflow_provider_rocksdb.core.repository_usage import BackupUsage, list_usage
 from airflow_provider_rocksdb.core.verify import verify_backups
@@ -137,6 +139,22 @@ def test_drill_finds_what_the_list_does_not(folder: Path) -> None:
     path.write_bytes(stream([("MANIFEST-000001", b"damaged"), ("CURRENT", b"MANIFEST-000001\n")]))
     assert verify(path, level="checksums").state is State.COMPLETE
     assert verify(path, level="restore").state is State.INCOMPLETE
+
+
+def test_freshness(folder: Path) -> None:
+    """The newest archive that begins as one counts as a backup, with its record's time and database."""
+    first, second = usage(folder)
+    found = find_backup(LOCAL, str(folder), max_age=timedelta(hours=1), db_id=first.db_id, options=QUICK)
+    assert (found.state, found.layout, found.backup_id) == (State.COMPLETE, "archive", None)
+    assert (found.name, found.time, found.sequence_number) == (second.name, second.time, 1600)
+    (folder / second.name).write_bytes(b"not gzip")
+    found = find_backup(LOCAL, str(folder), options=QUICK)
+    assert (found.name, len(found.passed_over)) == (first.name, 1)
+    later = datetime.fromisoformat(second.time) + timedelta(seconds=1)
+    none = find_backup(LOCAL, str(folder), newer_than=later, options=QUICK)
+    assert (none.state, len(none.passed_over)) == (State.CORRUPT, 2)
+    assert find_backup(LOCAL, str(folder / first.name), db_id="another", options=QUICK).state is State.INCOMPLETE
+    assert find_backup(LOCAL, str(folder / "missing.tar"), options=QUICK).state is State.INCOMPLETE
 
 
 def test_arguments(folder: Path) -> None:

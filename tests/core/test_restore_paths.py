@@ -17,7 +17,7 @@ from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.repository import create_backup
 from airflow_provider_rocksdb.core.restore import restore_backup
-from tests.core.databases import build_two_paths, count_keys, list_keys, names, options, put, read_version
+from tests.core.databases import build_two_paths, count_keys, fingerprint, list_keys, names, options, put, read_version
 
 LOCAL = LocalFileSystem()
 
@@ -66,6 +66,41 @@ def test_wal_dir(repository: str, tmp_path: Path) -> None:
     database.close()
     restore_backup(LOCAL, repository, DatabasePaths(db_dir, wal_dir), replace=True)
     assert open_and_count(db_dir, options(wal_dir=wal_dir)) == [1500, 1500]
+
+
+@pytest.mark.parametrize("told_by", ["the OPTIONS", "the backup"])
+def test_wal_dir_that_was_not_given(tmp_path: Path, told_by: str, caplog: pytest.LogCaptureFixture) -> None:
+    """WALs that are left in a ``wal_dir`` would be replayed: without a word on it nothing is restored beside them.
+
+    The OPTIONS of the database that is replaced tell of it, and the backup does when the database comes back to its
+    place. Either answer is taken: that ``wal_dir``, which is then replaced, or the DB directory.
+    """
+    db_dir, wal_dir = str(tmp_path / "db"), str(tmp_path / "wal")
+    database = Rdict(db_dir, options(wal_dir=wal_dir))
+    put(database, 0, 1500)
+    back_up(DatabasePaths(db_dir), tmp_path)
+    put(database, 1500, 1600)
+    database.close()
+    if told_by == "the backup":
+        shutil.rmtree(db_dir)
+    else:
+        os.rename(db_dir, tmp_path / "moved")
+        db_dir = str(tmp_path / "moved")
+    before = fingerprint(tmp_path)
+    repository = str(tmp_path / "repository")
+    with pytest.raises(InvalidArgumentError, match="give that directory as wal_dir") as caught:
+        restore_backup(LOCAL, repository, DatabasePaths(db_dir), replace=True)
+    assert f"its WALs are in {wal_dir}, as {told_by}" in str(caught.value)
+    assert fingerprint(tmp_path) == before
+    restore_backup(LOCAL, repository, DatabasePaths(db_dir, wal_dir), replace=True)
+    database = Rdict(db_dir, options(wal_dir=wal_dir))
+    assert list_keys(database) == list(range(1500))
+    database.close()
+    restore_backup(LOCAL, repository, DatabasePaths(db_dir, db_dir), replace=True)
+    assert count_keys(db_dir)["default"] == 1500
+    restore_backup(LOCAL, repository, DatabasePaths(str(tmp_path / "elsewhere")))
+    assert f"had its WALs in {wal_dir}, here they lie in the DB directory" in caplog.text
+    assert count_keys(str(tmp_path / "elsewhere"))["default"] == 1500
 
 
 def test_wal_dir_that_options_name_already(tmp_path: Path) -> None:
