@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import os
 
+from airflow_provider_rocksdb.core.durable import read_small_file
 from airflow_provider_rocksdb.core.errors import InvalidArgumentError, RocksDBError
 from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
-from airflow_provider_rocksdb.core.live_database import newest_options, read_small_file
+from airflow_provider_rocksdb.core.live_database import newest_options
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 logger = logging.getLogger(__name__)
