@@ -122,6 +122,8 @@ def options_wal_dir(db_dir: str, options: OptionsFile | None) -> str:
         # this directory by another name, or, before RocksDB 6.23, the one that it was copied from: no database's WALs
         # lie in the directory of another
         return db_dir
+    if not os.path.isdir(wal_dir) and _find_wals(db_dir):  # before RocksDB 6.23, this directory where it was then
+        return db_dir
     return wal_dir
 
 
@@ -190,12 +192,12 @@ class LiveDatabase:
             )
         if wal_dir in (self.db_dir, self.paths.wal_dir) or os.path.lexists(os.path.join(self.db_dir, "LOCK")):
             return wal_dir
-        if not _find_wals(self.db_dir):  # no program has opened it: a checkpoint, or just restored
-            raise InvalidArgumentError(
-                f"{self.db_dir}: was never opened, and {source} names the wal_dir {wal_dir}: if it is a checkpoint, "
-                "these WALs are the running database's; if it was restored, they are its own. Name the wal_dir"
-            )
-        return self.db_dir
+        if _find_wals(self.db_dir):  # no program has opened it: RocksDB's own checkpoint of a database with a wal_dir
+            return self.db_dir
+        raise InvalidArgumentError(
+            f"{self.db_dir}: was never opened, and {source} names the wal_dir {wal_dir}: if it is a checkpoint, these "
+            "WALs are the running database's; if it was restored, they are its own. Name the wal_dir"
+        )
 
     def list_wals(self) -> dict[int, str]:
         """WALs that exist: number to path. The archive is listed last, so one that moves there is seen in either."""

@@ -299,6 +299,13 @@ def test_wal_dir_of_a_directory_never_opened(tmp_path: Path, target: str) -> Non
     assert create_live_checkpoint(DatabasePaths(db_dir, wal_dir=db_dir), target).wals == ()
 
 
+def test_wal_dir_of_a_directory_that_was_moved(db_dir: str, target: str) -> None:
+    """Before RocksDB 6.23 OPTIONS names the directory itself: moved, or mounted elsewhere, its WALs lie in it."""
+    edit_options(db_dir, wal_dir="/data/of/another/container")
+    assert create_live_checkpoint(DatabasePaths(db_dir), target).sequence_number == 1500
+    assert check_completeness(db_dir).state == "complete"
+
+
 def test_wal_dir_without_wals(db_dir: str, target: str, tmp_path: Path) -> None:
     """A database that was opened has a WAL: where none is, the ``wal_dir`` is wrong, and nothing is lost in silence."""
     os.mkdir(tmp_path / "wal")
