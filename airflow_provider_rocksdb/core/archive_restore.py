@@ -22,6 +22,7 @@ from airflow_provider_rocksdb.core.archive_reader import (
     check_archive,
     extract_archive,
     open_folder,
+    read_checkpoint_record,
 )
 from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME
 from airflow_provider_rocksdb.core.errors import CorruptionError, IncompleteError, RocksDBError
@@ -29,6 +30,7 @@ from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_n
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.restore import RestoreResult
 from airflow_provider_rocksdb.core.restore_target import RestoreTarget, open_target
+from airflow_provider_rocksdb.core.restore_wal_dir import check_checkpoint_wal_dir
 from airflow_provider_rocksdb.core.transfer import DEFAULT_OPTIONS, TransferOptions
 
 
@@ -59,6 +61,7 @@ def restore_archive(
     :raises CancelledError: when ``stop`` was set.
     """
     began = time.monotonic()
+    check_checkpoint_wal_dir(paths, read_checkpoint_record(*open_folder(filesystem, path), options, stop))
     with open_target(paths, replace=replace, in_place=in_place) as target:
         replaced = target.replaces
         if in_place and replaced:

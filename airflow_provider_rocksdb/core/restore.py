@@ -42,7 +42,7 @@ from airflow_provider_rocksdb.core.restore_compare import checksum_file, is_rest
 from airflow_provider_rocksdb.core.restore_places import contains
 from airflow_provider_rocksdb.core.restore_source import Source, SourceFile, find_source
 from airflow_provider_rocksdb.core.restore_target import RestoreTarget, finish_leftovers, open_target
-from airflow_provider_rocksdb.core.restore_wal_dir import check_backup_wal_dir
+from airflow_provider_rocksdb.core.restore_wal_dir import check_backup_wal_dir, check_checkpoint_wal_dir
 from airflow_provider_rocksdb.core.retry import check_stop
 from airflow_provider_rocksdb.core.storage import Storage, translating
 from airflow_provider_rocksdb.core.transfer import DEFAULT_OPTIONS, TransferOptions, write_all
@@ -130,6 +130,7 @@ def restore_backup(
     with translating(storage.url):
         source = find_source(storage, backup_id, options, stop)
     check_backup_wal_dir(paths, source.db_dir, source.wal_dir)
+    check_checkpoint_wal_dir(paths, source.record)
     restore = _Restore(storage, source, paths, options, stop)
     if not replace and is_restored(source, paths, stop):
         return restore.adopt()

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME
 from airflow_provider_rocksdb.core.completeness import check_completeness
 from airflow_provider_rocksdb.core.database_lock import require_closed
 from airflow_provider_rocksdb.core.errors import (
@@ -55,7 +56,8 @@ class SourceFile:
 class Source:
     """What is to be restored; ``skipped``: why newer backups were passed over.
 
-    ``db_dir``, ``wal_dir``: of the database that was backed up, as far as the backup tells.
+    ``db_dir``, ``wal_dir``: of the database that was backed up, as far as the backup tells; ``record``: the
+    ``checkpoint.json`` of a directory.
     """
 
     layout: Layout
@@ -65,6 +67,7 @@ class Source:
     skipped: tuple[str, ...] = field(default=())
     db_dir: str = ""
     wal_dir: str = ""
+    record: bytes | None = None
 
 
 def find_source(
@@ -174,4 +177,7 @@ def _describe_directory(storage: Storage, options: TransferOptions, stop: thread
         if size is not None
         and (name in wanted or ((parsed := parse_file_name(name)) and parsed.type in _RESTORED_TYPES))
     ]
-    return Source("directory", tuple(files), sequence_number=found.sequence_number)
+    record = None
+    if names.get(RECORD_NAME) is not None:
+        record = options.retry(lambda: storage.read(RECORD_NAME), storage, f"{storage.url}/{RECORD_NAME}", stop)
+    return Source("directory", tuple(files), sequence_number=found.sequence_number, record=record)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import os
 
+from airflow_provider_rocksdb.core.checkpoint import decode_checkpoint
 from airflow_provider_rocksdb.core.durable import read_small_file
-from airflow_provider_rocksdb.core.errors import InvalidArgumentError, RocksDBError
+from airflow_provider_rocksdb.core.errors import CorruptionError, InvalidArgumentError, RocksDBError
 from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
 from airflow_provider_rocksdb.core.live_database import newest_options
@@ -53,6 +54,18 @@ def check_backup_wal_dir(paths: DatabasePaths, db_dir: str, wal_dir: str) -> Non
         paths.db_dir,
         wal_dir,
     )
+
+
+def check_checkpoint_wal_dir(paths: DatabasePaths, record: bytes | None) -> None:
+    """Check the same by a ``checkpoint.json``; one that cannot be read tells nothing.
+
+    :raises InvalidArgumentError: as :func:`check_backup_wal_dir`.
+    """
+    try:
+        source = decode_checkpoint(record, "").source if record is not None else {}
+    except CorruptionError:
+        return
+    check_backup_wal_dir(paths, str(source.get("db_dir") or ""), str(source.get("wal_dir") or ""))
 
 
 def _require_no_wals(db_dir: str, wal_dir: str, source: str) -> None:

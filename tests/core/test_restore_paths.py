@@ -17,6 +17,7 @@ from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.repository import create_backup
 from airflow_provider_rocksdb.core.restore import restore_backup
+from airflow_provider_rocksdb.core.upload import Layout, upload_checkpoint
 from tests.core.databases import build_two_paths, count_keys, fingerprint, list_keys, names, options, put, read_version
 
 LOCAL = LocalFileSystem()
@@ -101,6 +102,27 @@ def test_wal_dir_that_was_not_given(tmp_path: Path, told_by: str, caplog: pytest
     restore_backup(LOCAL, repository, DatabasePaths(str(tmp_path / "elsewhere")))
     assert f"had its WALs in {wal_dir}, here they lie in the DB directory" in caplog.text
     assert count_keys(str(tmp_path / "elsewhere"))["default"] == 1500
+
+
+@pytest.mark.parametrize("layout", ["directory", "archive"])
+def test_wal_dir_that_a_checkpoint_tells(tmp_path: Path, layout: Layout) -> None:
+    """The other layouts tell of a ``wal_dir`` by their checkpoint's record."""
+    db_dir, wal_dir = str(tmp_path / "db"), str(tmp_path / "wal")
+    database = Rdict(db_dir, options(wal_dir=wal_dir))
+    put(database, 0, 1500)
+    create_live_checkpoint(DatabasePaths(db_dir), str(tmp_path / "checkpoint"))
+    place = str(tmp_path / ("x.tar" if layout == "archive" else "x"))
+    upload_checkpoint(str(tmp_path / "checkpoint"), LOCAL, place, layout=layout)
+    put(database, 1500, 1600)
+    database.close()
+    shutil.rmtree(db_dir)
+    with pytest.raises(InvalidArgumentError, match="as the backup tells"):
+        restore_backup(LOCAL, place, DatabasePaths(db_dir))
+    assert not os.path.exists(db_dir)
+    restore_backup(LOCAL, place, DatabasePaths(db_dir, wal_dir), replace=True)
+    database = Rdict(db_dir, options(wal_dir=wal_dir))
+    assert list_keys(database) == list(range(1500))
+    database.close()
 
 
 def test_wal_dir_that_options_name_already(tmp_path: Path) -> None:
