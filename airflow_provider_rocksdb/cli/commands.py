@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rocksdb.cli import storage
 from airflow_provider_rocksdb.cli.progress import transfer_options
-from airflow_provider_rocksdb.core.errors import RocksDBError
+from airflow_provider_rocksdb.core.errors import InvalidArgumentError, RocksDBError
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 if TYPE_CHECKING:
@@ -86,6 +86,11 @@ def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
     """Upload a checkpoint of ours as it is, and anything else through a live checkpoint; then prune by policy."""
     place = storage.open_file_system(arguments.backup_dir, arguments.storage_options)
     if arguments.no_checkpoint or _is_checkpoint(arguments.directory):
+        if arguments.wal_dir or arguments.db_path or arguments.cf_path:
+            raise InvalidArgumentError(
+                f"{arguments.directory}: is a checkpoint, which has all of its files: it goes with no --wal-dir, --db-path "
+                "or --cf-path"
+            )
         result = _upload(arguments.directory, place, arguments, stop)
     else:
         result = _checkpoint_and_upload(place, arguments, stop)
