@@ -2,8 +2,8 @@
 
 Exit status: 0 done or complete; 1 failed, incomplete or could not check; 2 usage; 3 corrupt. The result goes to stdout,
 an error is one line on stderr; ``verify`` also has a line on stdout for each problem. With ``--json`` stdout gets one
-JSON object, but for a wrong command line, ``state`` first: ``done``, ``complete``, ``failed``, ``incomplete``, ``could_not_check`` or
-``corrupt``.
+JSON object, but for a wrong command line, ``state`` first: ``done``, ``complete``, ``failed``, ``incomplete``,
+``could_not_check`` or ``corrupt``.
 """
 
 from __future__ import annotations

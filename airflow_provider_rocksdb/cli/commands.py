@@ -88,8 +88,8 @@ def backup(arguments: argparse.Namespace, stop: threading.Event) -> Outcome:
     if arguments.no_checkpoint or _is_checkpoint(arguments.directory):
         if arguments.wal_dir or arguments.db_path or arguments.cf_path:
             raise InvalidArgumentError(
-                f"{arguments.directory}: is a checkpoint, which has all of its files: it goes with no --wal-dir, --db-path "
-                "or --cf-path"
+                f"{arguments.directory}: is a checkpoint, which has all of its files: it goes with no --wal-dir, "
+                "--db-path or --cf-path"
             )
         result = _upload(arguments.directory, place, arguments, stop)
     else:
