@@ -6,7 +6,7 @@ own, and two of them hide it:
 ===========  ===========================================================================================
 webdav4      its ``mv`` copies and removes single files too; its client's ``move`` is WebDAV's MOVE
 sshfs        only the coroutine ``_mv`` renames (``posix-rename@openssh.com``); where the server has not
-             got that, it runs ``cp`` there
+             got that, it runs ``cp`` there; and only ``_rmdir`` removes a folder: its ``rmdir`` does nothing
 ===========  ===========================================================================================
 """
 
@@ -38,6 +38,14 @@ def find_create_condition(kind: type[AbstractFileSystem]) -> dict[str, Any] | No
     if "mode" in parameters:
         return {"mode": "create"}
     return {"overwrite": False} if "overwrite" in parameters else None
+
+
+def remove_folder(filesystem: AbstractFileSystem, path: str) -> None:
+    """Remove an empty folder."""
+    if type(filesystem).rmdir is AbstractFileSystem.rmdir and hasattr(filesystem, "_rmdir"):
+        sync(filesystem.loop, filesystem._rmdir, path)
+    else:
+        filesystem.rmdir(path)
 
 
 def _move(filesystem: AbstractFileSystem, source: str, target: str) -> None:

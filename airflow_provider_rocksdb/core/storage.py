@@ -31,7 +31,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_rocksdb.core import durable, ftp
 from airflow_provider_rocksdb.core.driver_errors import is_full, is_missing, is_refusal
-from airflow_provider_rocksdb.core.drivers import find_create_condition, find_move
+from airflow_provider_rocksdb.core.drivers import find_create_condition, find_move, remove_folder
 from airflow_provider_rocksdb.core.errors import (
     AccessError,
     ExistsError,
@@ -342,7 +342,7 @@ class Storage:
         """Remove a folder if it is there and empty, as far as that is allowed."""
         if not self._is_object_store:
             with contextlib.suppress(Exception):
-                self.own_file_system().rmdir(self.path(folder))
+                remove_folder(self.own_file_system(), self.path(folder))
 
 
 def translate_error(error: BaseException, where: str) -> RocksDBError | None:

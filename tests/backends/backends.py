@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 import shutil
 from collections.abc import Callable
@@ -25,7 +24,7 @@ USER, SECRET = "somebody", "not-a-secret"
 ACCOUNT = "devstoreaccount1"
 ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
-LARGE_BYTES = 12 * 2**20  # more than one part of 8 MiB
+LARGE_BYTES = 9 * 2**20  # more than one part of 8 MiB
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Backend:
     filesystem: AbstractFileSystem
     root: str
     behind: Path | None = None  # the same place as a local directory, where there is one
+    options: dict[str, Any] | None = None  # with which a child process opens it, where not with those it was opened by
 
     def download(self, target: Path, name: str = "") -> Path:
         """Copy what is there, or one name of it, to a local directory, by no code of ours."""
@@ -52,10 +52,24 @@ class Backend:
                 place.write_bytes(self.filesystem.cat_file(path))
         return target
 
+    def to_child(self) -> dict[str, Any]:
+        """As JSON-able values, with which :data:`REOPEN` opens the file system in a child process."""
+        kind = type(self.filesystem)
+        arguments = list(self.filesystem.storage_args)
+        options = self.options or dict(self.filesystem.storage_options)
+        return {"module": kind.__module__, "name": kind.__name__, "arguments": arguments, "options": options}
+
     def at(self, name: str) -> str:
         """Path of a name in it."""
         return f"{self.root}/{name}"
 
+
+REOPEN = """
+import importlib
+def reopen(module, name, arguments, options):
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    return getattr(importlib.import_module(module), name)(*arguments, **options)
+"""
 
 Make = Callable[[pytest.FixtureRequest, Path, str], Backend]
 
@@ -106,7 +120,8 @@ def s3_by_connection(request: pytest.FixtureRequest, directory: Path, place: str
     server = request.getfixturevalue("s3_server")
     extra = {"endpoint_url": server.endpoint, "region_name": "us-east-1"}
     conn_id = request.getfixturevalue("connect")("aws", login=server.key, password=server.secret, extra=extra)
-    return resolve("s3", server.url, server.behind, conn_id=conn_id)
+    opened = resolve("s3", server.url, server.behind, conn_id=conn_id)
+    return dataclasses.replace(opened, options=server.storage_options)
 
 
 def azure_options(port: int, **changes: str) -> dict[str, Any]:
@@ -184,19 +199,20 @@ def webdav_by_options(request: pytest.FixtureRequest, directory: Path, place: st
     return resolve("webdav", f"webdav://{place}", server.directory / place, storage_options=options)
 
 
-BACKENDS: dict[str, Make] = {
+DRIVERS: dict[str, Make] = {
     "local": local,
     "memory": memory,
-    "s3 by options": s3_by_options,
-    "s3 by connection": s3_by_connection,
-    "azure by options": azure_by_options,
-    "azure by connection": azure_by_connection,
-    "gcs by options": gcs_by_options,
-    "gcs by connection": gcs_by_connection,
-    "sftp by paramiko": sftp_by_paramiko,
-    "sftp by connection": sftp_by_connection,
-    "ftp by connection": ftp_by_connection,
-    "webdav by options": webdav_by_options,
+    "s3": s3_by_options,
+    "azure": azure_by_options,
+    "gcs": gcs_by_options,
+    "sftp": sftp_by_paramiko,
+    "sshfs": sftp_by_connection,
+    "ftp": ftp_by_connection,
+    "webdav": webdav_by_options,
 }
-
-__all__ = ["BACKENDS", "Backend", "History", "build_history", "dataclasses", "importlib"]
+# the same drivers, opened in another way
+BY_CONNECTION: dict[str, Make] = {
+    "s3 by connection": s3_by_connection,
+    "azure by connection": azure_by_connection,
+    "gcs by connection": gcs_by_connection,
+}

@@ -12,11 +12,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from tests.airflow.conftest import AIRFLOW_HOME
-from tests.backends.backends import ACCOUNT, ACCOUNT_KEY, BACKENDS, Backend, History, build_history
+from tests.backends.backends import BY_CONNECTION, DRIVERS, SECRET, USER, Backend, History, build_history
 from tests.backends.programs import serve_azure, serve_gcs
 from tests.servers import Server, serve
 
@@ -24,7 +23,6 @@ os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 assert AIRFLOW_HOME.is_dir()
 
-USER, SECRET = "somebody", "not-a-secret"
 Connect = Callable[..., str]
 
 
@@ -76,11 +74,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
     return define
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=DRIVERS)
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     """Give a test an empty place on each backend in turn."""
-    fsspec.filesystem("file").clear_instance_cache()
-    return BACKENDS[request.param](request, tmp_path / "backend", f"place-{uuid.uuid4().hex[:12]}")
-
-
-__all__ = ["ACCOUNT", "ACCOUNT_KEY"]
+    return (DRIVERS | BY_CONNECTION)[request.param](request, tmp_path / "backend", f"place-{uuid.uuid4().hex[:12]}")

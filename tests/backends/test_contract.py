@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_rocksdb.core import transfer
 from airflow_provider_rocksdb.core.archive import upload_archive
 from airflow_provider_rocksdb.core.archive_reader import check_archive
 from airflow_provider_rocksdb.core.completeness import check_completeness
 from airflow_provider_rocksdb.core.directory_layout import upload_directory
-from airflow_provider_rocksdb.core.errors import ExistsError
+from airflow_provider_rocksdb.core.errors import ExistsError, TransferError
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.prune import prune_backups
 from airflow_provider_rocksdb.core.repository import BackupResult, create_backup, list_backups
 from airflow_provider_rocksdb.core.restore import RestoreResult, restore_backup
 from airflow_provider_rocksdb.core.retention import RetentionPolicy
+from airflow_provider_rocksdb.core.storage import Storage
 from airflow_provider_rocksdb.core.verify import verify_backups
-from tests.backends.backends import LARGE_BYTES, Backend, History
-from tests.core.databases import count_keys, wait_until
+from tests.backends.backends import BY_CONNECTION, DRIVERS, LARGE_BYTES, REOPEN, Backend, History
+from tests.core.databases import count_keys, run_child, wait_until
 from tests.core.repositories import QUICK, list_with_aimrocks, restore_with_aimrocks, restore_with_ldb
 
 
@@ -49,6 +54,7 @@ def assert_same(restored: Path, checkpoint: Path) -> None:
         assert (restored / name).read_bytes() == (checkpoint / name).read_bytes(), name
 
 
+@pytest.mark.parametrize("backend", [*DRIVERS, *BY_CONNECTION], indirect=True)
 def test_backups(backend: Backend, history: History, tmp_path: Path) -> None:
     """The second backup sends what is new; both verify; ours and stock RocksDB restore them, to the byte."""
     first, second = back_up(backend, history, 0), back_up(backend, history, 1)
@@ -70,13 +76,13 @@ def test_backups(backend: Backend, history: History, tmp_path: Path) -> None:
 def test_damage(backend: Backend, history: History) -> None:
     """A file that is gone, and one of the right size with other bytes, are found."""
     back_up(backend, history, 0)
-    folder = backend.at("shared_checksum")
-    (path,) = backend.filesystem.ls(folder, detail=False)
-    data = backend.filesystem.cat_file(path)
-    backend.filesystem.pipe_file(path, data[:-1] + bytes([data[-1] ^ 1]))
+    storage = Storage(backend.filesystem, backend.root)
+    (name,) = (f"shared_checksum/{name}" for name in storage.list("shared_checksum"))
+    data = storage.read(name)
+    storage.write(name, data[:-1] + bytes([data[-1] ^ 1]))
     assert check(backend) == "complete"
     assert "CRC32C" in check(backend, level="checksums")
-    backend.filesystem.rm_file(path)
+    storage.delete(name)
     assert "no file" in check(backend)
 
 
@@ -87,7 +93,7 @@ def test_prune(backend: Backend, history: History, tmp_path: Path) -> None:
     written = time.time()
     wait_until(lambda: time.time() >= int(written) + 1)  # some stores tell times in whole seconds
     policy = RetentionPolicy(keep_last=1)
-    results = [  #DBG
+    results = [
         prune_backups(backend.filesystem, backend.root, policy, grace_seconds=0, options=QUICK) for _ in range(2)
     ]
     assert [result.failures for result in results] == [(), ()]
@@ -114,6 +120,75 @@ def test_archive(backend: Backend, history: History, tmp_path: Path) -> None:
         upload_archive(history.inventories[0], backend.filesystem, path, level=1, options=QUICK)
     restore(backend, tmp_path / "restored", path)
     assert_same(tmp_path / "restored", history.places[1])
+
+
+KILLED = """
+from airflow_provider_rocksdb.core import transfer
+write_all, sent = transfer.write_all, 0
+def dying(file, chunk):
+    global sent
+    sent += len(chunk)
+    if sent > arguments["bytes"]:
+        die()
+    write_all(file, chunk)
+transfer.write_all = dying
+inventory = read_inventory(arguments["checkpoint_dir"])
+create_backup(inventory, reopen(**arguments["backend"]), arguments["root"])
+"""
+
+
+def list_files(backend: Backend, folder: str) -> set[str]:
+    return set(Storage(backend.filesystem, backend.root).list(folder))
+
+
+def assert_retried(backend: Backend, history: History, target: Path) -> None:
+    """After a backup has ended in the middle: there is none, no file is half, and another try makes it."""
+    assert list_backups(backend.filesystem, backend.root) == ()
+    whole = {file.size for file in history.inventories[1].files}
+    assert set(Storage(backend.filesystem, backend.root).list("shared_checksum").values()) <= whole
+    result = back_up(backend, history, 1)
+    assert check(backend, level="checksums") == "complete"
+    restore(backend, target)
+    assert_same(target, history.places[1])
+    policy = RetentionPolicy(keep_last=1)
+    for _ in range(2):
+        prune_backups(backend.filesystem, backend.root, policy, grace_seconds=0, options=QUICK)
+    folders = list_files(backend, "private")
+    assert {name for name in folders if list_files(backend, f"private/{name}")} == {str(result.backup_id)}
+    assert check(backend, level="checksums") == "complete"
+
+
+def test_killed(backend: Backend, history: History, tmp_path: Path) -> None:
+    """A process killed with -9 in the middle of a large file leaves no backup and no half file; a retry completes it."""
+    if backend.name == "memory":
+        pytest.skip("a killed process takes its memory with it")
+    done = run_child(
+        REOPEN + KILLED,
+        bytes=LARGE_BYTES * 3 // 4,
+        backend=backend.to_child(),
+        root=backend.root,
+        checkpoint_dir=str(history.places[1]),
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert_retried(backend, history, tmp_path / "restored")
+
+
+def test_failed(backend: Backend, history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that cannot be read to its end fails the backup, which leaves no backup and no half file."""
+    read_chunks = transfer.read_chunks
+
+    def failing(item: transfer.UploadItem, chunk_bytes: int) -> Iterator[bytes]:
+        for number, chunk in enumerate(read_chunks(item, chunk_bytes)):
+            if number == LARGE_BYTES // chunk_bytes * 3 // 4:
+                raise OSError(errno.EIO, "the disk is broken")
+            yield chunk
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transfer, "read_chunks", failing)
+        with pytest.raises(TransferError, match="the disk is broken"):
+            back_up(backend, history, 1)
+    assert list_files(backend, "incoming") == set()
+    assert_retried(backend, history, tmp_path / "restored")
 
 
 def test_directory(backend: Backend, history: History, tmp_path: Path) -> None:
