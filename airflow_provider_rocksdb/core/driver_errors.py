@@ -35,6 +35,7 @@ _REFUSALS = {
 _MISSING = {"ResourceNotFound", "ResourceNotFoundError", "SFTPNoSuchFile", "SFTPNoSuchPath"}
 _FULL = {"InsufficientStorage", "SFTPNoSpaceOnFilesystem", "SFTPQuotaExceeded"}
 _DENIED = (401, 403)
+FTP_NOT_THERE = ("550", "551")  # 550 is also "no access", for which RFC 959 has no code; 551 is rclone's
 _FTP_NOT_LOGGED_IN = ("530", "532")
 _FTP_FULL = ("452", "552")
 
@@ -52,7 +53,7 @@ def is_missing(error: BaseException) -> bool:
     """Whether something is not there that must be."""
     if isinstance(error, FileNotFoundError) or _is_one_of(error, _MISSING):
         return True
-    return isinstance(error, ftplib.error_perm) and str(error).startswith("550")
+    return isinstance(error, ftplib.error_perm) and str(error).startswith(FTP_NOT_THERE)
 
 
 def is_full(error: BaseException) -> bool:

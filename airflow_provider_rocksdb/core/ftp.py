@@ -15,9 +15,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from fsspec.implementations.ftp import FTPFileSystem
 
-from airflow_provider_rocksdb.core.driver_errors import is_refusal
-
-_NOT_THERE = "550"  # also "no access"; RFC 959 has one code for both
+from airflow_provider_rocksdb.core.driver_errors import FTP_NOT_THERE, is_refusal
 
 
 def is_ftp(filesystem: AbstractFileSystem) -> bool:
@@ -70,7 +68,7 @@ def open_stream(filesystem: FTPFileSystem, path: str, *, offset: int | None = No
     try:
         return Stream(filesystem.ftp, f"{'STOR' if write else 'RETR'} {path}", offset)
     except ftplib.error_perm as error:
-        if not write and str(error).startswith(_NOT_THERE):
+        if not write and str(error).startswith(FTP_NOT_THERE):
             raise FileNotFoundError(path) from error
         raise
 
@@ -98,7 +96,7 @@ def find_failure(error: BaseException) -> BaseException | None:
     """
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, ftplib.Error) and (is_refusal(seen) or not str(seen).startswith(_NOT_THERE)):
+        if isinstance(seen, ftplib.Error) and (is_refusal(seen) or not str(seen).startswith(FTP_NOT_THERE)):
             return seen
         seen = seen.__cause__ or seen.__context__
     return None

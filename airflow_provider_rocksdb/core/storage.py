@@ -4,9 +4,17 @@
 file system               how a file gets its final name
 ========================  ==============================================================================
 local                     temporary name in ``incoming/``, fsync, rename, fsync of the directory
-object stores, memory     at once: a store shows an object when its last byte is there, or not at all
-others that can rename    temporary name in ``incoming/``, then ``mv``
-others                    at once; what is left of a failed write is removed, and sizes are compared later
+object stores             at once: a store shows an object when its last byte is there, or not at all
+others that can rename    temporary name in ``incoming/``, then a rename (:mod:`.drivers`)
+others, memory            at once; what is left of a failed write is removed, and sizes are compared later
+========================  ==============================================================================
+
+========================  ==============================================================================
+file system               how a name is created that nobody may have yet (``meta/<id>``)
+========================  ==============================================================================
+local                     hard link to a whole file: atomic
+S3, Azure, Google         on the condition that there is none: atomic; a store that ignores it is looked at first
+others                    looked at first, then written; of two who meet, he who reads back his own has won
 ========================  ==============================================================================
 
 ``incoming/`` is a folder of its own in the root, which RocksDB's BackupEngine leaves alone.
@@ -301,10 +309,13 @@ class Storage:
 
         :raises FileExistsError: when the name is taken.
         """
-        filesystem, path = self.own_file_system(), self.path(name)
+        path = self.path(name)
         if self.is_local:
             _create_local(path, data)
             return
+        if self.size(name) is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        filesystem = self.own_file_system()
         condition = find_create_condition(type(filesystem)) if self._is_object_store else None
         if condition is not None:
             try:
@@ -314,9 +325,6 @@ class Storage:
                     raise
             else:
                 return
-        filesystem.invalidate_cache()
-        if filesystem.exists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         self.write(name, data)
 
     def delete(self, name: str) -> None:
