@@ -3,7 +3,7 @@
 ====================  ==================================================================================
 driver                a refusal
 ====================  ==================================================================================
-local, s3fs           PermissionError; missing credentials by class
+local, s3fs           PermissionError, EROFS; missing credentials by class
 adlfs                 ClientAuthenticationError, or HttpResponseError with ``status_code`` 401 or 403
 gcsfs                 HttpError with ``code`` 401; for 403 an OSError whose text begins with "Forbidden"
 webdav4               HTTPError with ``status_code`` 401 or 403; ForbiddenOperation
@@ -15,6 +15,7 @@ ftplib                error_perm "530 …", and "550 …" with a text that says 
 from __future__ import annotations
 
 import ftplib
+import re
 from typing import Any
 
 # of these drivers, what is not PermissionError's subclass: by name, for no driver is imported here
@@ -35,6 +36,7 @@ _REFUSALS = {
 _MISSING = {"ResourceNotFound", "ResourceNotFoundError", "SFTPNoSuchFile", "SFTPNoSuchPath"}
 _FULL = {"InsufficientStorage", "SFTPNoSpaceOnFilesystem", "SFTPQuotaExceeded"}
 _DENIED = (401, 403)
+_READ_ONLY = re.compile("read.only file ?system")  # EROFS, and what SFTP and FTP servers make of it
 FTP_NOT_THERE = ("550", "551")  # 550 is also "no access", for which RFC 959 has no code; 551 is rclone's
 _FTP_NOT_LOGGED_IN = ("530", "532")
 _FTP_FULL = ("452", "552")
@@ -44,9 +46,12 @@ def is_refusal(error: BaseException) -> bool:
     """Whether somebody is not allowed to do this, or not who he says."""
     if isinstance(error, PermissionError) or _is_one_of(error, _REFUSALS) or _status(error) in _DENIED:
         return True
+    text = str(error).lower()
+    if _READ_ONLY.search(text):
+        return True
     if isinstance(error, ftplib.error_perm):
-        return str(error).startswith(_FTP_NOT_LOGGED_IN) or "permission" in str(error).lower()
-    return isinstance(error, OSError) and error.errno is None and str(error).startswith("Forbidden: ")
+        return text.startswith(_FTP_NOT_LOGGED_IN) or "permission" in text or "denied" in text
+    return isinstance(error, OSError) and error.errno is None and text.startswith("forbidden: ")
 
 
 def is_missing(error: BaseException) -> bool:

@@ -39,7 +39,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_rocksdb.core import durable, ftp
 from airflow_provider_rocksdb.core.driver_errors import is_full, is_missing, is_refusal
-from airflow_provider_rocksdb.core.drivers import find_create_condition, find_move, remove_folder
+from airflow_provider_rocksdb.core.drivers import (
+    find_create_condition,
+    find_move,
+    limit_silence,
+    make_folder,
+    remove_folder,
+)
 from airflow_provider_rocksdb.core.errors import (
     AccessError,
     ExistsError,
@@ -98,6 +104,7 @@ class Storage:
         self._move = None if self._is_object_store else find_move(type(filesystem))
         self.renames = self.is_local or self._move is not None
         self.lists_trees = _has_own_find(type(filesystem))
+        limit_silence(filesystem)
         self._own = threading.local()
         self._own.filesystem = filesystem  # for this thread, which has brought it
 
@@ -204,7 +211,7 @@ class Storage:
             if self.is_local:
                 _make_local_folders(self.path(folder))
             elif not self._is_object_store:
-                self.own_file_system().makedirs(self.path(folder), exist_ok=True)
+                make_folder(self.own_file_system(), self.path(folder))
 
     def sync_folders(self, folders: Iterable[str]) -> None:
         """Make the names in local folders durable."""
@@ -226,6 +233,7 @@ class Storage:
         if not hasattr(self._own, "filesystem"):
             options = {**self.filesystem.storage_options, "skip_instance_cache": True}
             self._own.filesystem = type(self.filesystem)(*self.filesystem.storage_args, **options)
+            limit_silence(self._own.filesystem)
         return self._own.filesystem
 
     def drop_file_system(self) -> None:

@@ -70,6 +70,8 @@ def resolve_storage(
     """
     import fsspec
 
+    from airflow_provider_rocksdb.core.drivers import default_timeouts
+
     options = dict(storage_options or {})
     for secret in _iter_secrets(options):
         mask_secret(secret)
@@ -86,7 +88,7 @@ def resolve_storage(
     if airflow_io.has_fs(scheme):
         if not options:
             with _naming(url, scheme):
-                filesystem = airflow_io.get_fs(scheme, conn_id)
+                filesystem = airflow_io.get_fs(scheme, conn_id, default_timeouts(scheme))
             return filesystem, filesystem._strip_protocol(url)
         if conn_id:
             raise InvalidArgumentError(
@@ -102,10 +104,12 @@ def resolve_storage(
 def _open_by_options(url: str, options: dict[str, Any]) -> tuple[AbstractFileSystem, str]:
     import fsspec
 
+    from airflow_provider_rocksdb.core.drivers import default_timeouts
+
     scheme = url.partition("://")[0]
     try:
         with _naming(url, scheme):
-            filesystem, path = fsspec.core.url_to_fs(url, **options)
+            filesystem, path = fsspec.core.url_to_fs(url, **{**default_timeouts(scheme), **options})
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidArgumentError):
             raise

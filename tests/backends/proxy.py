@@ -22,10 +22,15 @@ class Proxy:
     def __init__(self, port: int, answer: Answer = lambda _: None) -> None:
         self.requests = self.connections = 0
         self._target, self._answer = port, answer
+        self._stalled = threading.Event()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def stall(self) -> None:
+        """From now on, swallow what comes."""
+        self._stalled.set()
 
     def close(self) -> None:
         """Accept nothing more."""
@@ -55,7 +60,8 @@ class Proxy:
                     if response is not None:
                         source.sendall(response)
                         break
-                target.sendall(data)
+                if not self._stalled.is_set():
+                    target.sendall(data)
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

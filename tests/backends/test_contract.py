@@ -108,7 +108,7 @@ def test_prune(backend: Backend, history: History, tmp_path: Path) -> None:
 
 
 def test_archive(backend: Backend, history: History, tmp_path: Path) -> None:
-    """An archive makes the way there and back; a second try takes it as done; another checkpoint does not replace it."""
+    """An archive makes the way there and back; a second try takes it as done; another's does not replace it."""
     path = backend.at("x.tar.gz")
     if backend.behind is not None:
         backend.filesystem.makedirs(backend.root, exist_ok=True)
@@ -159,7 +159,7 @@ def assert_retried(backend: Backend, history: History, target: Path) -> None:
 
 
 def test_killed(backend: Backend, history: History, tmp_path: Path) -> None:
-    """A process killed with -9 in the middle of a large file leaves no backup and no half file; a retry completes it."""
+    """A process killed with -9 in the middle of a large file leaves no backup and no half file; a retry makes it."""
     if backend.name == "memory":
         pytest.skip("a killed process takes its memory with it")
     done = run_child(
