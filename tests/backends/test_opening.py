@@ -107,7 +107,5 @@ def test_default_timeouts(scheme: str, expected: dict[str, int]) -> None:
     assert drivers.default_timeouts(scheme) == expected
     if scheme == "webdav":
         for limit, seconds in (({}, 60), ({"timeout": 7}, 7)):
-            filesystem, _ = resolve_storage(
-                "webdav://db", storage_options={"base_url": "http://127.0.0.1:9", **limit}
-            )
+            filesystem, _ = resolve_storage("webdav://db", storage_options={"base_url": "http://127.0.0.1:9", **limit})
             assert filesystem.client.http.timeout.read == seconds
