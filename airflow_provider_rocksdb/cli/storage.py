@@ -111,19 +111,29 @@ def open_file_system(path_or_url: str, options: Mapping[str, Any]) -> tuple[Abst
     """Open the file system that a path or URL names; return it and the path on it.
 
     :raises InvalidArgumentError: unknown scheme, missing driver, or arguments that the file system does not take
+    :raises AccessError, NotFoundError: the storage refuses
     """
     import fsspec  # the commands that need no file system start faster without it
+
+    from airflow_provider_rocksdb.core.drivers import default_timeouts
 
     refuse_unsafe_url(path_or_url)
     if not is_url(path_or_url):
         return fsspec.filesystem("file"), os.path.abspath(path_or_url)
     scheme = path_or_url.partition("://")[0]
     try:
-        filesystem, path = fsspec.core.url_to_fs(path_or_url, **options)
+        filesystem, path = fsspec.core.url_to_fs(path_or_url, **{**default_timeouts(scheme), **options})
     except ImportError as error:
         raise InvalidArgumentError(f"{scheme}://: the fsspec driver is not installed: {error}") from None
     except (TypeError, ValueError) as error:
         raise InvalidArgumentError(f"{path_or_url}: no such fsspec file system: {error}") from None
+    except Exception as error:
+        from airflow_provider_rocksdb.core.storage import translate_error
+
+        named = translate_error(error, path_or_url)  # of a driver that connects when it is made
+        if named is None:
+            raise
+        raise named from error
     return filesystem, path
 
 

@@ -6,9 +6,10 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from airflow_provider_rocksdb.core import durable
+from airflow_provider_rocksdb.core import durable, ftp
 from airflow_provider_rocksdb.core.format.log_format import Pread
 
 _T = TypeVar("_T")
@@ -95,7 +96,10 @@ class RemoteDirectory:
 
     def pread(self, name: str, use: Callable[[Pread], _T]) -> _T:
         """Call ``use`` with a reader."""
-        with self.filesystem.open(f"{self.name.rstrip('/')}/{name}", "rb") as file:
+        path = f"{self.name.rstrip('/')}/{name}"
+        if ftp.is_ftp(self.filesystem):
+            return use(partial(ftp.read_range, self.filesystem, path))
+        with self.filesystem.open(path, "rb") as file:
 
             def read(offset: int, length: int) -> bytes:
                 file.seek(offset)

@@ -4,9 +4,17 @@
 file system               how a file gets its final name
 ========================  ==============================================================================
 local                     temporary name in ``incoming/``, fsync, rename, fsync of the directory
-object stores, memory     at once: a store shows an object when its last byte is there, or not at all
-others that can rename    temporary name in ``incoming/``, then ``mv``
-others                    at once; what is left of a failed write is removed, and sizes are compared later
+object stores             at once: a store shows an object when its last byte is there, or not at all
+others that can rename    temporary name in ``incoming/``, then a rename (:mod:`.drivers`)
+others, memory            at once; what is left of a failed write is removed, and sizes are compared later
+========================  ==============================================================================
+
+========================  ==============================================================================
+file system               how a name is created that nobody may have yet (``meta/<id>``)
+========================  ==============================================================================
+local                     hard link to a whole file: atomic
+S3, Azure, Google         on the condition that there is none: atomic; a store that ignores it is looked at first
+others                    looked at first, then written; of two who meet, he who reads back his own has won
 ========================  ==============================================================================
 
 ``incoming/`` is a folder of its own in the root, which RocksDB's BackupEngine leaves alone.
@@ -16,7 +24,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import inspect
 import os
 import secrets
 import threading
@@ -30,7 +37,15 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_rocksdb.core import durable
+from airflow_provider_rocksdb.core import durable, ftp
+from airflow_provider_rocksdb.core.driver_errors import is_full, is_missing, is_refusal
+from airflow_provider_rocksdb.core.drivers import (
+    find_create_condition,
+    find_move,
+    limit_silence,
+    make_folder,
+    remove_folder,
+)
 from airflow_provider_rocksdb.core.errors import (
     AccessError,
     ExistsError,
@@ -50,16 +65,8 @@ _NO_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EM
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _TIMES = ("mtime", "LastModified", "last_modified", "modified", "modify", "updated", "created")
 _WRONG_USE = (ValueError, TypeError, ImportError)
-# what drivers raise when credentials are missing or wrong: none is a builtin's subclass
-_REFUSALS = {
-    "AuthenticationException",
-    "BadHostKeyException",
-    "ClientAuthenticationError",
-    "DefaultCredentialsError",
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "RefreshError",
-}
+# A driver that was not made through fsspec's registry may have no name of its own.
+_NAMELESS = {"SSHFileSystem": "sftp"}
 
 
 class Entry(NamedTuple):
@@ -89,20 +96,24 @@ class Storage:
         self.filesystem = filesystem
         self.root = root.rstrip("/")
         self._prefix = f"{self.root}/" if self.root or root.startswith("/") else ""
-        protocol = filesystem.protocol
+        protocol = _NAMELESS.get(type(filesystem).__name__, filesystem.protocol)
         self._protocols = {protocol} if isinstance(protocol, str) else set(protocol)
+        self._is_ssh = bool(self._protocols & {"sftp", "ssh"})
         self.is_local = isinstance(filesystem, LocalFileSystem)
         self._is_object_store = bool(self._protocols & _OBJECT_STORES)
-        can_rename = getattr(type(filesystem), "mv", None) is not AbstractFileSystem.mv
-        self.renames = self.is_local or (can_rename and not self._is_object_store)
+        self._move = None if self._is_object_store else find_move(type(filesystem))
+        self.renames = self.is_local or self._move is not None
         self.lists_trees = _has_own_find(type(filesystem))
+        limit_silence(filesystem)
         self._own = threading.local()
         self._own.filesystem = filesystem  # for this thread, which has brought it
 
     @property
     def url(self) -> str:
         """Where it is, for messages and results."""
-        return (self.root or "/") if self.is_local else str(self.filesystem.unstrip_protocol(self.root or "/"))
+        if self.is_local:
+            return self.root or "/"
+        return str(self.filesystem.unstrip_protocol(self.root or "/")).replace("abstract://", "sftp://", 1)
 
     @property
     def hides_unfinished(self) -> bool:
@@ -122,7 +133,8 @@ class Storage:
         filesystem, path = self.own_file_system(), self.path(folder)
         filesystem.invalidate_cache()
         try:
-            entries = filesystem.ls(path, detail=True)
+            with _telling_missing():
+                entries = filesystem.ls(path, detail=True)
         except FileNotFoundError:
             return {}
         found = {}
@@ -141,7 +153,8 @@ class Storage:
         filesystem, path = self.own_file_system(), self.path(folder)
         filesystem.invalidate_cache()
         try:
-            entries = filesystem.find(path, detail=True)
+            with _telling_missing():
+                entries = filesystem.find(path, detail=True)
         except FileNotFoundError:
             return {}
         below = path.strip("/") + "/"
@@ -150,7 +163,8 @@ class Storage:
 
     def read(self, name: str) -> bytes:
         """Whole content of a file; the caller knows that it is small."""
-        data: bytes = self.own_file_system().cat_file(self.path(name))
+        with _telling_missing():
+            data: bytes = self.own_file_system().cat_file(self.path(name))
         return data
 
     def size(self, name: str) -> int | None:
@@ -158,7 +172,8 @@ class Storage:
         filesystem = self.own_file_system()
         filesystem.invalidate_cache()
         try:
-            return int(filesystem.info(self.path(name))["size"] or 0)
+            with _telling_missing():
+                return int(filesystem.info(self.path(name))["size"] or 0)
         except FileNotFoundError:
             return None
 
@@ -175,7 +190,11 @@ class Storage:
                 yield local
             return
         filesystem = self.own_file_system()
-        if self._protocols & {"sftp", "ssh"}:
+        if ftp.is_ftp(filesystem):
+            with ftp.open_reader(filesystem, path, offset) as stream:
+                yield stream
+            return
+        if self._is_ssh:
             file = filesystem.open(path, "rb")
             file.seek(offset)
             if hasattr(file, "prefetch"):
@@ -192,7 +211,7 @@ class Storage:
             if self.is_local:
                 _make_local_folders(self.path(folder))
             elif not self._is_object_store:
-                self.own_file_system().makedirs(self.path(folder), exist_ok=True)
+                make_folder(self.own_file_system(), self.path(folder))
 
     def sync_folders(self, folders: Iterable[str]) -> None:
         """Make the names in local folders durable."""
@@ -205,12 +224,16 @@ class Storage:
         return f"{INCOMING}/{name.rpartition('/')[2]}.{secrets.token_hex(6)}" if self.renames else name
 
     def own_file_system(self) -> AbstractFileSystem:
-        """Return the file system for the calling thread: asynchronous ones are shared, others are not thread-safe."""
-        if self.filesystem.async_impl or isinstance(self.filesystem, MemoryFileSystem):
+        """Return the file system for the calling thread.
+
+        One that is asynchronous is shared, unless it lives from one connection; others are not thread-safe.
+        """
+        if (self.filesystem.async_impl and not self._is_ssh) or isinstance(self.filesystem, MemoryFileSystem):
             return self.filesystem
         if not hasattr(self._own, "filesystem"):
             options = {**self.filesystem.storage_options, "skip_instance_cache": True}
             self._own.filesystem = type(self.filesystem)(*self.filesystem.storage_args, **options)
+            limit_silence(self._own.filesystem)
         return self._own.filesystem
 
     def drop_file_system(self) -> None:
@@ -232,7 +255,9 @@ class Storage:
                 yield file
             return
         filesystem = self.own_file_system()
-        if self._protocols & {"sftp", "ssh"}:
+        if ftp.is_ftp(filesystem):
+            file = ftp.open_stream(filesystem, path, write=True)
+        elif self._is_ssh:
             file = filesystem.open(path, "wb")
             if hasattr(file, "set_pipelined"):
                 file.set_pipelined(True)
@@ -262,15 +287,16 @@ class Storage:
         if self.is_local:
             os.replace(source, target)
             return
-        filesystem = self.own_file_system()
+        filesystem, move = self.own_file_system(), self._move
+        assert move is not None, "only what renames has temporary names"  # noqa: S101 -- for the type checker
         try:
-            filesystem.mv(source, target)
+            move(filesystem, source, target)
         except Exception:
             filesystem.invalidate_cache()
             if not replace or not filesystem.exists(target):
                 raise
             filesystem.rm_file(target)
-            filesystem.mv(source, target)
+            move(filesystem, source, target)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file, in place of one that is there."""
@@ -291,28 +317,32 @@ class Storage:
 
         :raises FileExistsError: when the name is taken.
         """
-        filesystem, path = self.own_file_system(), self.path(name)
+        path = self.path(name)
         if self.is_local:
             _create_local(path, data)
             return
-        method = getattr(type(filesystem), "_pipe_file" if filesystem.async_impl else "pipe_file")
-        if self._is_object_store and "mode" in inspect.signature(method).parameters:
+        if self.size(name) is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        filesystem = self.own_file_system()
+        condition = find_create_condition(type(filesystem)) if self._is_object_store else None
+        if condition is not None:
             try:
-                filesystem.pipe_file(path, data, mode="create")
+                filesystem.pipe_file(path, data, **condition)
             except (NotImplementedError, OSError) as error:
                 if not isinstance(error, NotImplementedError) and error.errno != errno.ENOSYS:
                     raise
             else:
                 return
-        filesystem.invalidate_cache()
-        if filesystem.exists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         self.write(name, data)
 
     def delete(self, name: str) -> None:
         """Delete a file; that it is not there is no error."""
-        with contextlib.suppress(FileNotFoundError):
-            self.own_file_system().rm_file(self.path(name))
+        filesystem = self.own_file_system()
+        try:
+            filesystem.rm_file(self.path(name))
+        except Exception as error:
+            if not is_missing(error) or ftp.find_failure(error):
+                raise
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files as far as that is possible and allowed; folders that are empty then go too."""
@@ -328,7 +358,7 @@ class Storage:
         """Remove a folder if it is there and empty, as far as that is allowed."""
         if not self._is_object_store:
             with contextlib.suppress(Exception):
-                self.own_file_system().rmdir(self.path(folder))
+                remove_folder(self.own_file_system(), self.path(folder))
 
 
 def translate_error(error: BaseException, where: str) -> RocksDBError | None:
@@ -336,11 +366,11 @@ def translate_error(error: BaseException, where: str) -> RocksDBError | None:
     text = f"{where}: {type(error).__name__}: {error}"
     if isinstance(error, RocksDBError):
         return error
-    if isinstance(error, PermissionError) or any(kind.__name__ in _REFUSALS for kind in type(error).__mro__):
+    if is_refusal(error):
         return AccessError(f"{text}; give this user, or these credentials, access")
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
+    if is_missing(error) or isinstance(error, NotADirectoryError):
         return NotFoundError(f"{text}; does the bucket or directory exist?")
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+    if (isinstance(error, OSError) and error.errno in _NO_SPACE) or is_full(error):
         return NoSpaceError(f"{text}; free space there")
     if isinstance(error, (NotImplementedError, IsADirectoryError, *_WRONG_USE)):
         return InvalidArgumentError(f"{text}; the file system cannot do this as it is set up")
@@ -357,6 +387,22 @@ def translating(where: str) -> Iterator[None]:
         if named is None or named is error:
             raise
         raise named from error
+
+
+@contextlib.contextmanager
+def _telling_missing() -> Iterator[None]:
+    """Raise FileNotFoundError for what is not there, and for nothing else, by whatever class a driver says it."""
+    try:
+        yield
+    except Exception as error:
+        if not is_missing(error) or is_refusal(error):
+            raise
+        failure = ftp.find_failure(error)
+        if failure is not None:
+            raise failure from None
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise FileNotFoundError(errno.ENOENT, str(error)) from error
 
 
 def _has_own_find(kind: type[AbstractFileSystem]) -> bool:

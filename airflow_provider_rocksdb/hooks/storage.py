@@ -7,6 +7,7 @@ with those keys of its extra that ``CONNECTION_OPTIONS`` lists. No credentials i
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
@@ -69,6 +70,8 @@ def resolve_storage(
     """
     import fsspec
 
+    from airflow_provider_rocksdb.core.drivers import default_timeouts
+
     options = dict(storage_options or {})
     for secret in _iter_secrets(options):
         mask_secret(secret)
@@ -84,27 +87,72 @@ def resolve_storage(
     airflow_io = _airflow_io()
     if airflow_io.has_fs(scheme):
         if not options:
-            filesystem = airflow_io.get_fs(scheme, conn_id)
+            with _naming(url, scheme):
+                filesystem = airflow_io.get_fs(scheme, conn_id, default_timeouts(scheme))
             return filesystem, filesystem._strip_protocol(url)
         if conn_id:
             raise InvalidArgumentError(
                 f"{url}: connection {conn_id!r} and storage options cannot be combined for {scheme}://, whose "
                 "connection type Airflow reads itself; put the options into the connection, or drop one of the two"
             )
-    return _open_by_options(url, {**_connection_options(connection), **options})
+    options = {**_connection_options(connection), **options}
+    if connection is not None:
+        options = _refuse_anonymous(scheme, conn_id, options)
+    return _open_by_options(url, options)
 
 
 def _open_by_options(url: str, options: dict[str, Any]) -> tuple[AbstractFileSystem, str]:
     import fsspec
 
+    from airflow_provider_rocksdb.core.drivers import default_timeouts
+
     scheme = url.partition("://")[0]
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, **options)
-    except ImportError as error:
-        raise InvalidArgumentError(f"{scheme}://: its fsspec driver is not installed: {error}") from None
+        with _naming(url, scheme):
+            filesystem, path = fsspec.core.url_to_fs(url, **{**default_timeouts(scheme), **options})
     except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidArgumentError):
+            raise
         raise InvalidArgumentError(f"{url}: cannot be opened with options {sorted(options)}: {error}") from None
     return filesystem, path
+
+
+@contextlib.contextmanager
+def _naming(url: str, scheme: str) -> Iterator[None]:
+    """Name what drivers raise that connect, or look for credentials, when they are made.
+
+    :raises InvalidArgumentError: when the driver is not installed.
+    :raises AccessError, NotFoundError: when the storage refuses.
+    """
+    from airflow_provider_rocksdb.core.storage import translate_error
+
+    try:
+        yield
+    except ImportError as error:
+        raise InvalidArgumentError(f"{scheme}://: its fsspec driver is not installed: {error}") from None
+    except (TypeError, ValueError):
+        raise
+    except Exception as error:
+        named = translate_error(error, url)
+        if named is None:
+            raise
+        raise named from error
+
+
+def _refuse_anonymous(scheme: str, conn_id: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Keep drivers that find no credentials in a connection from trying without any.
+
+    :raises InvalidArgumentError: for FTP without a login.
+    """
+    if scheme in ("abfs", "abfss", "az", "adl"):
+        return {"anon": False, **options}  # the host's own identity, then
+    if scheme in ("gs", "gcs"):
+        return {"token": "google_default", **options}
+    if scheme == "ftp" and "username" not in options:
+        raise InvalidArgumentError(
+            f"connection {conn_id!r} has no login; if anonymous FTP is meant, write anonymous as its login"
+        )
+    return options
 
 
 def _split_connection(url: str, conn_id: str | None) -> tuple[str, str | None]:

@@ -1,0 +1,102 @@
+"""What a driver of a file system can do atomically, and how it is asked to.
+
+``mv`` of fsspec's base class copies and removes; so it does not count. A driver that renames says so by a method of its
+own, and two of them hide it:
+
+===========  ===========================================================================================
+webdav4      its ``mv`` copies and removes single files too; its client's ``move`` is WebDAV's MOVE
+sshfs        only the coroutine ``_mv`` renames (``posix-rename@openssh.com``); where the server has not
+             got that, it runs ``cp`` there; and only ``_rmdir`` removes a folder: its ``rmdir`` does nothing
+===========  ===========================================================================================
+
+Every call on a network ends in a limited time. These drivers do that by themselves: s3fs (5 s to connect, 15 s without
+a byte), adlfs (20 and 60), gcsfs (300 for a request), ftp (30). The others get limits from here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem, sync
+from fsspec.registry import get_filesystem_class
+
+Move = Callable[[AbstractFileSystem, str, str], None]
+
+_CONNECT_SECONDS = 20
+SILENCE_SECONDS = 60
+_TIMEOUTS: dict[str, dict[str, int]] = {
+    "SFTPFileSystem": {"timeout": _CONNECT_SECONDS},
+    "SSHFileSystem": {"connect_timeout": _CONNECT_SECONDS, "login_timeout": SILENCE_SECONDS, "keepalive_interval": 15},
+    "WebdavFileSystem": {"timeout": SILENCE_SECONDS},  # httpx has 5 s, in which a large file is not put away
+}
+
+
+def default_timeouts(scheme: str) -> dict[str, int]:
+    """Return the options that limit how long a scheme's driver waits, where it has no limits by itself.
+
+    :raises ImportError, ValueError: when there is no such driver.
+    """
+    kind = get_filesystem_class(scheme)
+    return next((dict(_TIMEOUTS[base.__name__]) for base in kind.__mro__ if base.__name__ in _TIMEOUTS), {})
+
+
+def limit_silence(filesystem: Any) -> None:
+    """Limit how long a file system waits for an answer, where no option of its driver does."""
+    if any(base.__name__ == "SFTPFileSystem" for base in type(filesystem).__mro__):
+        filesystem.ftp.get_channel().settimeout(SILENCE_SECONDS)
+
+
+def find_move(kind: type[AbstractFileSystem]) -> Move | None:
+    """Return how a kind of file system renames a file, perhaps over another one; None where it cannot."""
+    if any(base.__name__ == "WebdavFileSystem" for base in kind.__mro__):
+        return _move_by_webdav
+    if issubclass(kind, AsyncFileSystem):
+        return _move_by_coroutine if hasattr(kind, "_mv") else None
+    return _move if kind.mv is not AbstractFileSystem.mv else None
+
+
+def find_create_condition(kind: type[AbstractFileSystem]) -> dict[str, Any] | None:
+    """Return the arguments with which ``pipe_file`` creates an object and never replaces one; None: it has none."""
+    method = getattr(kind, "_pipe_file" if issubclass(kind, AsyncFileSystem) else "pipe_file")
+    parameters = inspect.signature(method).parameters
+    if "mode" in parameters:
+        return {"mode": "create"}
+    return {"overwrite": False} if "overwrite" in parameters else None
+
+
+def make_folder(filesystem: AbstractFileSystem, path: str) -> None:
+    """Create a folder and its parents; what fails is said as the server says it, which no ``makedirs`` does."""
+    if filesystem.isdir(path):
+        return
+    parent = filesystem._parent(path)
+    if parent not in ("", "/", path):
+        make_folder(filesystem, parent)
+    try:
+        filesystem.mkdir(path, create_parents=False)
+    except Exception:
+        filesystem.invalidate_cache()
+        if not filesystem.isdir(path):  # nobody else has made it meanwhile
+            raise
+
+
+def remove_folder(filesystem: AbstractFileSystem, path: str) -> None:
+    """Remove an empty folder."""
+    if type(filesystem).rmdir is AbstractFileSystem.rmdir and hasattr(filesystem, "_rmdir"):
+        sync(filesystem.loop, filesystem._rmdir, path)
+    else:
+        filesystem.rmdir(path)
+
+
+def _move(filesystem: AbstractFileSystem, source: str, target: str) -> None:
+    filesystem.mv(source, target)
+
+
+def _move_by_webdav(filesystem: Any, source: str, target: str) -> None:
+    filesystem.client.move(source, target, overwrite=True)
+
+
+def _move_by_coroutine(filesystem: Any, source: str, target: str) -> None:
+    sync(filesystem.loop, filesystem._mv, source, target)
