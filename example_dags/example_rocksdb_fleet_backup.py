@@ -1,7 +1,7 @@
 """Back up the databases of several hosts every night, each on the worker that sees its disk; then verify the backups.
 
 Each host has a Celery worker on a queue of its own (``airflow celery worker --queues db-host-1``), and each database a
-connection of type ``rocksdb``. The pool says how many upload at a time: ``airflow pools set rocksdb_uploads 2 Uploads``.
+connection of type ``rocksdb``. A pool says how many upload at a time: ``airflow pools set rocksdb_uploads 2 Uploads``.
 Run as a script, this file makes databases with writers and an Airflow of its own, in which all hosts are this one, runs
 the DAG twice and prints what came of it.
 """
