@@ -120,14 +120,11 @@ class Cluster:
         """Start a run."""
         return Run(self, dag_id, self.call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"])
 
-    def scheduled_run(self, dag_id: str) -> Run:
-        """Wait for the first run that the scheduler makes by itself."""
-
-        def find() -> list[str]:
-            runs = self.call("GET", f"/dags/{dag_id}/dagRuns")["dag_runs"]
-            return sorted(run["dag_run_id"] for run in runs if run["run_type"] == "scheduled")
-
-        return Run(self, dag_id, wait_for(find, f"a scheduled run of {dag_id}")[0])
+    def runs(self, dag_id: str, *states: str) -> list[Run]:
+        """Return the runs that are in one of these states, the oldest first."""
+        query = urllib.parse.urlencode({"state": states, "order_by": "id"}, doseq=True)
+        runs = self.call("GET", f"/dags/{dag_id}/dagRuns?{query}")["dag_runs"]
+        return [Run(self, dag_id, run["dag_run_id"]) for run in runs]
 
 
 @dataclass

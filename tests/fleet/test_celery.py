@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def check_run(fleet: Fleet, run: Run, acknowledged: dict[str, int], scratch: Pat
             verified = run.result(f"{host}.verify", index)
             assert (verified["state"], verified["read_share"]) == ("complete", 1.0)
             meta = (fleet.repository(name) / "meta" / str(backup_id)).read_bytes()
-            assert f'"hostname": "{host}"'.encode() in decode_backup_meta(meta).metadata
+            assert json.loads(decode_backup_meta(meta).metadata)["source"]["hostname"] == host
             assert count_keys(fleet.repository(name), backup_id, scratch / name) >= acknowledged[name] > 0
         assert not list(fleet.hosts[host].disk.glob("*.checkpoints/*"))
 
@@ -50,14 +51,16 @@ def test_fleet(fleet: Fleet, tmp_path: Path) -> None:
 def test_killed_worker(fleet: Fleet, tmp_path: Path) -> None:
     """A worker killed in the middle of an upload leaves no backup; the retry sends only the rest, and it verifies."""
     repository = fleet.repository("events")
+    fleet.cluster.wait_for_dag(DAG_ID)
+    wait_for(lambda: not fleet.cluster.runs(DAG_ID, "queued", "running"), "the runs before")
     if repository.exists():
         repository.rename(tmp_path / "old")  # so that everything is to be sent
-    fleet.cluster.wait_for_dag(DAG_ID)
-    fleet.cluster.unpause(DAG_ID)
     acknowledged = {name: fleet.acknowledged(name) for name in NAMES}
-    run = fleet.cluster.trigger(DAG_ID)
+    fleet.cluster.unpause(DAG_ID)
+    fleet.cluster.trigger(DAG_ID)
     wait_for(lambda: list(repository.glob("shared_checksum/*.sst")), "the upload", pause=0.01)
     fleet.kill_worker("db-host-2")
+    (run,) = fleet.cluster.runs(DAG_ID, "running")  # that one, or what the scheduler started at once
     sent = [path.name for path in repository.glob("shared_checksum/*.sst")]
     assert not list(repository.glob("meta/*"))
     assert list(fleet.hosts["db-host-2"].disk.glob("events.checkpoints/*"))  # litter that the retry must clear
