@@ -91,13 +91,13 @@ class Cluster:
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 -- ours
             return json.load(answer)
 
-    def answers(self) -> bool:
-        """Whether the API server is up, and the scheduler and the DAG processor are, too."""
+    def healthy(self, *parts: str) -> bool:
+        """Whether the API server answers, and these other parts say that they run."""
         try:
             health = self.call("GET", "/monitor/health")
         except (OSError, ValueError):
             return False
-        return all(health[part]["status"] == "healthy" for part in ("scheduler", "dag_processor"))
+        return all(health[part]["status"] == "healthy" for part in parts)
 
     def wait_for_dag(self, dag_id: str) -> None:
         """Wait until a DAG is known."""

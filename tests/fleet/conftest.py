@@ -113,7 +113,7 @@ def _start(fleet: Fleet) -> Fleet:
         fleet.start_airflow(command)
     for host in HOSTS:
         fleet.start_worker(host)
-    wait_for(fleet.cluster.answers, "Airflow")
+    wait_for(lambda: fleet.cluster.healthy("scheduler", "dag_processor"), "Airflow")
     fleet.cluster.call("POST", "/pools", {"name": "rocksdb_uploads", "slots": 1})
     for names in HOSTS.values():
         for name in names:
