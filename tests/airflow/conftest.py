@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -130,8 +131,17 @@ def stored() -> Callable[[], str]:
     return read
 
 
+@pytest.fixture(scope="session")
+def one_api() -> None:
+    """Have the API in this process built once; Airflow 3.1 builds it anew for every task, which takes seconds."""
+    with contextlib.suppress(ImportError):  # Airflow 2
+        from airflow.sdk.execution_time import supervisor
+
+        supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
+
+
 @pytest.fixture
-def run_dag(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[DAG], Run]:
+def run_dag(one_api: None, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[DAG], Run]:
     """Run a DAG in this process, to its end."""
 
     def run(dag: DAG) -> Run:
