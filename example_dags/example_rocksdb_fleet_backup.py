@@ -9,6 +9,7 @@ the DAG twice and prints what came of it.
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 
 if __name__ == "__main__":  # before Airflow is imported: it gets a home of its own
     from rocksdb_demo import Demo
@@ -47,7 +48,13 @@ def back_up(rocksdb_conn_id: str, host: str) -> None:
     backup >> verify
 
 
-with DAG("example_rocksdb_fleet_backup", schedule="30 2 * * *", catchup=False, max_active_runs=1) as dag:  # off-peak
+with DAG(
+    "example_rocksdb_fleet_backup",
+    schedule="30 2 * * *",  # off-peak
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+) as dag:
     for host, databases in FLEET.items():
         back_up.override(group_id=host).partial(host=host).expand(rocksdb_conn_id=databases)
 

@@ -6,7 +6,7 @@ user. It takes the place of the sidecar, and has repositories of its own.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from airflow.providers.common.compat.sdk import DAG
 from kubernetes.client import models as k8s
@@ -15,6 +15,7 @@ from airflow_provider_rocksdb.operators.rocksdb import RocksDBBackupOperator
 from airflow_provider_rocksdb.sensors.rocksdb import RocksDBBackupSensor
 
 PODS = ["service-0", "service-1"]
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def beside(pod: str) -> k8s.V1Pod:
@@ -39,12 +40,12 @@ def beside(pod: str) -> k8s.V1Pod:
     )
 
 
-with DAG("example_rocksdb_sidecar", schedule="@hourly", catchup=False) as sidecar:
+with DAG("example_rocksdb_sidecar", schedule="@hourly", start_date=START, catchup=False) as sidecar:
     RocksDBBackupSensor.partial(
         task_id="has_backup", storage_conn_id="aws_default", max_age=timedelta(hours=3), deferrable=True, timeout=1800
     ).expand(backup_dir=[f"s3://bucket/{pod}" for pod in PODS])
 
-with DAG("example_rocksdb_pod", schedule="@hourly", catchup=False, max_active_runs=1) as pod_override:
+with DAG("example_rocksdb_pod", schedule="@hourly", start_date=START, catchup=False, max_active_runs=1) as pod_override:
     for pod in PODS:
         RocksDBBackupOperator(
             task_id=f"backup_{pod}",
