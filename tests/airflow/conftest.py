@@ -131,17 +131,8 @@ def stored() -> Callable[[], str]:
     return read
 
 
-@pytest.fixture(scope="session")
-def one_api() -> None:
-    """Have the API in this process built once; Airflow 3.1 builds it anew for every task, which takes seconds."""
-    with contextlib.suppress(ImportError):  # Airflow 2
-        from airflow.sdk.execution_time import supervisor
-
-        supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
-
-
 @pytest.fixture
-def run_dag(one_api: None, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[DAG], Run]:
+def run_dag(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[DAG], Run]:
     """Run a DAG in this process, to its end."""
 
     def run(dag: DAG) -> Run:
@@ -149,7 +140,8 @@ def run_dag(one_api: None, capfd: pytest.CaptureFixture[str], caplog: pytest.Log
         capfd.readouterr()
         caplog.clear()
         try:
-            dag.test()
+            with _one_api():
+                dag.test()
         except BaseException as error:
             if type(error).__name__ != "AirflowTaskTerminated":  # Airflow 2 lets a kill through
                 raise
@@ -182,6 +174,20 @@ def killed_when() -> Iterator[Callable[[Path], None]]:
     for thread in threads:
         thread.join()
     signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _one_api() -> Iterator[None]:
+    """Have the API built once for a run; Airflow 3.1 builds it anew for every task, which takes seconds."""
+    try:
+        from airflow.sdk.execution_time import supervisor
+    except ImportError:  # Airflow 2
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        if not hasattr(supervisor.in_process_api_server, "cache_clear"):
+            patch.setattr(supervisor, "in_process_api_server", functools.cache(supervisor.in_process_api_server))
+        yield
 
 
 def _sync(dag: DAG) -> None:
