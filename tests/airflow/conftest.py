@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -139,7 +140,8 @@ def run_dag(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture)
         capfd.readouterr()
         caplog.clear()
         try:
-            dag.test()
+            with _one_api():
+                dag.test()
         except BaseException as error:
             if type(error).__name__ != "AirflowTaskTerminated":  # Airflow 2 lets a kill through
                 raise
@@ -172,6 +174,20 @@ def killed_when() -> Iterator[Callable[[Path], None]]:
     for thread in threads:
         thread.join()
     signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _one_api() -> Iterator[None]:
+    """Have the API built once for a run; Airflow 3.1 builds it anew for every task, which takes seconds."""
+    try:
+        from airflow.sdk.execution_time import supervisor
+    except ImportError:  # Airflow 2
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        if not hasattr(supervisor.in_process_api_server, "cache_clear"):
+            patch.setattr(supervisor, "in_process_api_server", functools.cache(supervisor.in_process_api_server))
+        yield
 
 
 def _sync(dag: DAG) -> None:

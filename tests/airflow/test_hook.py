@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,8 @@ def test_failing_connection_tests(monkeypatch: pytest.MonkeyPatch, stopped_db: P
     """No connection, no directory, no database, and no repository each fail the test, with the reason."""
     assert RocksDBHook().test_connection()[0] is False
     connect(monkeypatch, db_dir=str(stopped_db / "nowhere"))
-    assert RocksDBHook().test_connection() == (False, f"{stopped_db}/nowhere: no such directory")
+    message = f"{stopped_db}/nowhere: no such directory on host {socket.gethostname()}"
+    assert RocksDBHook().test_connection() == (False, message)
     connect(monkeypatch, db_dir=str(stopped_db), backup_dir="nosuchscheme://a/b")
     done, message = RocksDBHook().test_connection()
     assert (done, "the backup repository cannot be read" in message) == (False, True)
