@@ -20,7 +20,7 @@ from airflow_provider_rocksdb.core import errors
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", README, re.MULTILINE | re.DOTALL)
 EXAMPLE = (ROOT / "example_dags" / "example_rocksdb_backup.py").read_text()
 
 
@@ -67,9 +67,10 @@ def test_errors() -> None:
 
 
 def test_shell_commands_parse() -> None:
-    """Every shell command in the README is a right one, and every command and state is named."""
-    commands = [line for _, code in BLOCKS for line in code.splitlines() if line.startswith("python -m airflow_prov")]
-    assert {parse_arguments(shlex.split(line.lstrip(" $"))[3:]).command for line in commands} == set(COMMANDS)
+    """Every shell command in the README is a right one, and every command is there."""
+    lines = [line.lstrip(" $").removesuffix(" &") for _, code in BLOCKS for line in code.splitlines()]
+    commands = [line for line in lines if line.startswith("python -m airflow_provider_rocksdb ")]
+    assert {parse_arguments(shlex.split(line)[3:]).command for line in commands} == set(COMMANDS)
 
 
 def test_exit_statuses() -> None:
