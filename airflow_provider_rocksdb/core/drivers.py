@@ -37,9 +37,12 @@ _TIMEOUTS: dict[str, dict[str, int]] = {
 def default_timeouts(scheme: str) -> dict[str, int]:
     """Return the options that limit how long a scheme's driver waits, where it has no limits by itself.
 
-    :raises ImportError, ValueError: when there is no such driver.
+    :raises ImportError: when the driver is not installed.
     """
-    kind = get_filesystem_class(scheme)
+    try:
+        kind = get_filesystem_class(scheme)
+    except ValueError:
+        return {}  # not fsspec's; perhaps Airflow's
     return next((dict(_TIMEOUTS[base.__name__]) for base in kind.__mro__ if base.__name__ in _TIMEOUTS), {})
 
 

@@ -144,7 +144,7 @@ def _refuse_anonymous(scheme: str, conn_id: str | None, options: dict[str, Any])
 
     :raises InvalidArgumentError: for FTP without a login.
     """
-    if scheme in ("abfs", "abfss", "az", "adl"):
+    if scheme in ("abfs", "abfss", "az"):
         return {"anon": False, **options}  # the host's own identity, then
     if scheme in ("gs", "gcs"):
         return {"token": "google_default", **options}

@@ -72,7 +72,19 @@ def test_connection_in_the_url(aws: None) -> None:
         resolve_storage("s3://store@bucket/db", "other")
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/db", "s3://missing@bucket/db", "memory://db", "ftp://host/db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket/db",
+        "s3://missing@bucket/db",
+        "memory://db",
+        "ftp://host/db",
+        "abfs://bucket/db",
+        "gs://bucket/db",
+        "sftp://host/db",
+        "webdav://db",
+    ],
+)
 def test_missing_connection(url: str) -> None:
     """A connection that does not exist is an error, and never anonymous access."""
     with pytest.raises(AirflowNotFoundException, match="missing"):

@@ -7,6 +7,7 @@ driver asks Google itself for the kind of each bucket unless the variable below 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from tests.backends.programs import serve_azure, serve_gcs
 from tests.servers import Server, serve
 
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
+logging.getLogger("asyncssh").setLevel(logging.ERROR)  # it tells of connections that it closes when all has ended
 
 assert AIRFLOW_HOME.is_dir()
 

@@ -40,6 +40,12 @@ def restore(backend: Backend, target: Path, root: str = "", **arguments: Any) ->
     return restore_backup(backend.filesystem, root or backend.root, paths, options=QUICK, **arguments)
 
 
+def wait_for_next_second() -> None:
+    """Let what was written be older than what is written next: some stores tell times in whole seconds."""
+    written = time.time()
+    wait_until(lambda: time.time() >= int(written) + 1)
+
+
 def check(backend: Backend, **arguments: Any) -> str:
     report = verify_backups(backend.filesystem, backend.root, options=QUICK, **arguments)
     return report.state.value if not report.problems else str(report.problems)
@@ -90,8 +96,7 @@ def test_prune(backend: Backend, history: History, tmp_path: Path) -> None:
     """Pruning twice leaves one backup, which stock RocksDB restores, and nothing that it does not name."""
     for number in range(3):
         back_up(backend, history, number)
-    written = time.time()
-    wait_until(lambda: time.time() >= int(written) + 1)  # some stores tell times in whole seconds
+    wait_for_next_second()
     policy = RetentionPolicy(keep_last=1)
     results = [
         prune_backups(backend.filesystem, backend.root, policy, grace_seconds=0, options=QUICK) for _ in range(2)
@@ -151,6 +156,7 @@ def assert_retried(backend: Backend, history: History, target: Path) -> None:
     restore(backend, target)
     assert_same(target, history.places[1])
     policy = RetentionPolicy(keep_last=1)
+    wait_for_next_second()
     for _ in range(2):
         prune_backups(backend.filesystem, backend.root, policy, grace_seconds=0, options=QUICK)
     folders = list_files(backend, "private")

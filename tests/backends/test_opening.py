@@ -33,7 +33,7 @@ def test_missing_driver(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr(sys.modules["fsspec.registry"], "_registry", {})
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
     with pytest.raises(InvalidArgumentError, match=f"{scheme}://: its fsspec driver is not installed: .*{package}"):
         resolve_storage(f"{scheme}://bucket/db")
 
@@ -100,6 +100,7 @@ def test_silent_server(
         ("webdav", {"timeout": 60}),
         ("ftp", {}),
         ("s3", {}),
+        ("unknown", {}),
     ],
 )
 def test_default_timeouts(scheme: str, expected: dict[str, int]) -> None:
