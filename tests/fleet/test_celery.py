@@ -58,10 +58,10 @@ def test_killed_worker(fleet: Fleet, tmp_path: Path) -> None:
     acknowledged = {name: fleet.acknowledged(name) for name in NAMES}
     fleet.cluster.unpause(DAG_ID)
     fleet.cluster.trigger(DAG_ID)
-    wait_for(lambda: list(repository.glob("shared_checksum/*.sst")), "the upload", pause=0.01)
+    wait_for(lambda: len(list(repository.glob("shared_checksum/*.sst"))) >= 3, "the upload", pause=0.01)
     fleet.kill_worker("db-host-2")
     (run,) = fleet.cluster.runs(DAG_ID, "running")  # that one, or what the scheduler started at once
-    sent = [path.name for path in repository.glob("shared_checksum/*.sst")]
+    sent = [path.stat().st_size for path in repository.glob("shared_checksum/*.sst")]
     assert not list(repository.glob("meta/*"))
     assert list(fleet.hosts["db-host-2"].disk.glob("events.checkpoints/*"))  # litter that the retry must clear
     fleet.start_worker("db-host-2")
@@ -69,8 +69,9 @@ def test_killed_worker(fleet: Fleet, tmp_path: Path) -> None:
     (backup,) = [task for task in run.tasks() if task["task_id"] == "db-host-2.backup"]
     assert (backup["try_number"], backup["hostname"]) == (2, "db-host-2")
     result = run.result("db-host-2.backup", 0)
-    assert 0 < len(sent) <= result["reused_files"]
-    assert 0 < result["uploaded_files"] < result["file_count"]
+    assert result["reused_files"] >= len(sent) >= 3
+    assert result["reused_bytes"] >= sum(sent)
+    assert result["uploaded_bytes"] < result["total_bytes"]
     check_run(fleet, run, acknowledged, tmp_path)
 
 
