@@ -67,7 +67,7 @@ def upload_directory(
     with translating(storage.url):
         present = _check_target(items, storage, options, stop)
         missing = [item for item in items if present.get(item.name) != item.size]
-        storage.make_folders(("",))
+        options.retry(lambda: storage.make_folders(("",)), storage, storage.url, stop)
         for step in (RECORD_NAME, None, _CURRENT):
             if step == _CURRENT:
                 _check_present(items, storage, options, stop)
@@ -123,7 +123,7 @@ def _check_target(
     record = next((item for item in items if item.name == RECORD_NAME), None)
     if record is None or present.get(RECORD_NAME) != record.size:
         raise ExistsError(f"{refusal}no {RECORD_NAME} of it; name another directory")
-    data = options.retry(lambda: storage.read(RECORD_NAME), storage, f"{storage.url}/{RECORD_NAME}", stop)
+    data = options.retry(lambda: storage.read(RECORD_NAME, record.size), storage, f"{storage.url}/{RECORD_NAME}", stop)
     with open(record.source, "rb") as file:
         if file.read() != data:
             raise ExistsError(f"{refusal}its {RECORD_NAME} is another's; name another directory")

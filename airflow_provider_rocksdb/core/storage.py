@@ -148,9 +148,14 @@ class Storage:
         names = ((entry["name"].strip("/"), entry.get("size")) for entry in entries.values())
         return {f"{folder}/{name.removeprefix(below)}": size for name, size in names if name.startswith(below)}
 
-    def read(self, name: str) -> bytes:
-        """Whole content of a file; the caller knows that it is small."""
+    def read(self, name: str, size: int | None = None) -> bytes:
+        """Whole content of a file; the caller knows that it is small.
+
+        :param size: in bytes, as far as it is known.
+        :raises OSError: when less came.
+        """
         data: bytes = self.own_file_system().cat_file(self.path(name))
+        require_all(self.path(name), len(data), size)
         return data
 
     def size(self, name: str) -> int | None:
@@ -266,8 +271,10 @@ class Storage:
         try:
             filesystem.mv(source, target)
         except Exception:
-            filesystem.invalidate_cache()
-            if not replace or not filesystem.exists(target):
+            is_there = self.size(name) is not None
+            if is_there and self.size(temporary) is None:
+                return  # it was done, and only the answer was lost
+            if not replace or not is_there:
                 raise
             filesystem.rm_file(target)
             filesystem.mv(source, target)
@@ -304,8 +311,7 @@ class Storage:
                     raise
             else:
                 return
-        filesystem.invalidate_cache()
-        if filesystem.exists(path):
+        if self.size(name) is not None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         self.write(name, data)
 
@@ -357,6 +363,15 @@ def translating(where: str) -> Iterator[None]:
         if named is None or named is error:
             raise
         raise named from error
+
+
+def require_all(where: str, got: int, size: int | None) -> None:
+    """Check that reading did not end early, as a connection may without an error.
+
+    :raises OSError: so that it is tried again.
+    """
+    if size is not None and got < size:
+        raise OSError(f"{where}: ended after {got} of {size} bytes")
 
 
 def _has_own_find(kind: type[AbstractFileSystem]) -> bool:
