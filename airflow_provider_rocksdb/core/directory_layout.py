@@ -74,9 +74,7 @@ def upload_directory(
             chosen = [item for item in missing if _step(item) == step]
             upload_files(chosen, storage, options=options, stop=stop)
             storage.sync_folders(("",))
-        if storage.renames:
-            storage.remove(f"{INCOMING}/{name}" for name in storage.list(INCOMING))
-            storage.remove_folder(INCOMING)
+        storage.remove_incoming()
     sent = sum(item.size for item in missing)
     total = sum(item.size for item in items)
     return DirectoryResult(

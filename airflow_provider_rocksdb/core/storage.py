@@ -330,6 +330,13 @@ class Storage:
         for folder in folders:
             self.remove_folder(folder)
 
+    def remove_incoming(self, prefix: str = "") -> None:
+        """Remove what writers that died have left in ``incoming/``, and that folder, as far as that is possible."""
+        if self.renames:
+            with contextlib.suppress(Exception):
+                self.remove([f"{INCOMING}/{name}" for name in self.list(INCOMING) if name.startswith(prefix)])
+            self.remove_folder(INCOMING)
+
     def remove_folder(self, folder: str) -> None:
         """Remove a folder if it is there and empty, as far as that is allowed."""
         if not self._is_object_store:
