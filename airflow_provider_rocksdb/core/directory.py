@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.format.log_format import Pread
+from airflow_provider_rocksdb.core.waiting import limit_waiting
 
 _T = TypeVar("_T")
 
@@ -78,6 +79,9 @@ class RemoteDirectory:
 
     name: str
     filesystem: Any
+
+    def __post_init__(self) -> None:
+        limit_waiting(self.filesystem)
 
     def list(self) -> dict[str, int]:
         """Names and sizes, from one listing, never a cached one."""

@@ -39,6 +39,7 @@ from airflow_provider_rocksdb.core.errors import (
 )
 from airflow_provider_rocksdb.core.format.backup_meta import BackupFile, BackupMeta, encode_backup_meta
 from airflow_provider_rocksdb.core.inventory import DatabaseFile, Inventory
+from airflow_provider_rocksdb.core.parallel import run_briefly
 from airflow_provider_rocksdb.core.repository_files import find_checksums, is_shared, name_shared_files
 from airflow_provider_rocksdb.core.repository_layout import (
     CLAIM_PREFIX,
@@ -169,8 +170,7 @@ class _Backup:
         except TransferError:
             raise  # the storage does not answer: cleaning up would only take long
         except BaseException:
-            self.storage.remove(self.written)
-            self.last_look.end()
+            run_briefly(self._clear_away)
             raise
         self._commit(encode_backup_meta(meta))
         self.storage.remove([self._claim_name()])
@@ -314,6 +314,10 @@ class _Backup:
             raise failure or TransferError(f"{what}: was written, and is not there") from failure
         if found != data:
             raise BusyError(f"{what}: another run, or BackupEngine, took this id meanwhile; try again") from failure
+
+    def _clear_away(self) -> None:
+        self.storage.remove(self.written)
+        self.last_look.end()
 
     def _read_back(self, name: str, data: bytes) -> bytes:
         found = self.storage.read(name)

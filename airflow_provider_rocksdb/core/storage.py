@@ -39,6 +39,7 @@ from airflow_provider_rocksdb.core.errors import (
     NotFoundError,
     RocksDBError,
 )
+from airflow_provider_rocksdb.core.waiting import limit_options, limit_waiting
 
 INCOMING = "incoming"
 
@@ -96,6 +97,7 @@ class Storage:
         can_rename = getattr(type(filesystem), "mv", None) is not AbstractFileSystem.mv
         self.renames = self.is_local or (can_rename and not self._is_object_store)
         self.lists_trees = _has_own_find(type(filesystem))
+        limit_waiting(filesystem)
         self._own = threading.local()
         self._own.filesystem = filesystem  # for this thread, which has brought it
 
@@ -214,8 +216,11 @@ class Storage:
         if self.filesystem.async_impl or isinstance(self.filesystem, MemoryFileSystem):
             return self.filesystem
         if not hasattr(self._own, "filesystem"):
-            options = {**self.filesystem.storage_options, "skip_instance_cache": True}
-            self._own.filesystem = type(self.filesystem)(*self.filesystem.storage_args, **options)
+            given = self.filesystem
+            options = {**limit_options(given), **given.storage_options, "skip_instance_cache": True}
+            own = type(given)(*given.storage_args, **options)
+            limit_waiting(own)
+            self._own.filesystem = own
         return self._own.filesystem
 
     def drop_file_system(self) -> None:
@@ -321,12 +326,18 @@ class Storage:
             self.own_file_system().rm_file(self.path(name))
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files as far as that is possible and allowed; folders that are empty then go too."""
-        filesystem, folders = self.own_file_system(), set()
+        """Remove files as far as that is possible and allowed; folders that are empty then go too.
+
+        A storage that does not answer is asked once.
+        """
+        folders = set()
         for name in names:
             folders.add(name.rpartition("/")[0])
-            with contextlib.suppress(Exception):
-                filesystem.rm_file(self.path(name))
+            try:
+                self.own_file_system().rm_file(self.path(name))
+            except Exception as error:  # noqa: BLE001 -- what is left is known as litter
+                if translate_error(error, name) is None:
+                    return
         for folder in folders:
             self.remove_folder(folder)
 

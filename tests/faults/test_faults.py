@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.filesystem import Schedule
+from airflow_provider_rocksdb.core.errors import CancelledError
+from airflow_provider_rocksdb.core.repository import create_backup
+from airflow_provider_rocksdb.core.repository_listing import list_backups
+from tests.faults.filesystem import FaultyFileSystem, Objects, Schedule
 from tests.faults.harness import SCENARIOS, Seen, World, build_world, run_schedule
 
 _MOST_REQUESTS = 6.0  # as a multiple of what is usual: five attempts, and looking whether one was done after all
@@ -36,3 +40,31 @@ def test_schedules(world: World, name: str) -> None:
     assert seen.faults > 0
     assert seen.succeeded >= seen.schedules // 2
     assert seen.most_requests <= _MOST_REQUESTS
+
+
+class StallingFileSystem(FaultyFileSystem):
+    """A store that answers nothing more, once it is asked to stop."""
+
+    stop = threading.Event()
+    released = threading.Event()
+
+    def _put(self, path: str, *arguments: Any) -> None:
+        if "shared_checksum" in path:
+            self.stop.set()
+            self.released.wait()
+        super()._put(path, *arguments)
+
+    def rm_file(self, path: str) -> None:
+        if self.stop.is_set():
+            self.released.wait()
+        super().rm_file(path)
+
+
+def test_stop_while_a_server_stalls(world: World) -> None:
+    """Who asks to stop does not wait for a server that never answers: neither for an upload nor for clearing away."""
+    objects = Objects()
+    store = StallingFileSystem(objects, Schedule(0), "object store")
+    with pytest.raises(CancelledError):
+        create_backup(world.checkpoints[0], store, "r", stop=store.stop)
+    assert not list_backups(FaultyFileSystem(objects, Schedule(0), "object store"), "r")
+    store.released.set()
