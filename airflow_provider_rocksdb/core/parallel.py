@@ -78,7 +78,7 @@ def run_briefly(call: Callable[[], object], seconds: float = _BRIEF_SECONDS) -> 
     """
 
     def work() -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(BaseException):
             call()
 
     thread = threading.Thread(target=work, name="rocksdb-tidy", daemon=True)
