@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -157,8 +158,7 @@ def read_checkpoint(checkpoint_dir: str) -> Checkpoint | None:
     """
     path = os.path.join(checkpoint_dir, RECORD_NAME)
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = durable.read_small(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     return decode_checkpoint(data, path) if data else None
@@ -205,17 +205,19 @@ def building(
         durable.write_file(work.path(RECORD_NAME), work.checkpoint.to_json())
         durable.create_file(work.path("CURRENT"), work.current)
         os.fsync(descriptor)
-        with _locked_old(checkpoint_dir):  # until it is gone: under the temporary name it would be another run's litter
+        # locked until it is gone: under the temporary name it would be another run's litter
+        with _locked_old(checkpoint_dir) as old:
             _check_replaceable(checkpoint_dir, replace=replace, force=force)
-            if os.path.lexists(checkpoint_dir):
+            if old is not None:
+                _check_content(old, checkpoint_dir, force=force)
                 durable.exchange_directories(temporary, checkpoint_dir)
                 durable.fsync_directory(parent)
-                _remove_tree(temporary)
+                _remove_tree(old, temporary)
             else:
                 os.rename(temporary, checkpoint_dir)
         durable.fsync_directory(parent)
     except BaseException:
-        _remove_tree(temporary)
+        _remove_tree(descriptor, temporary)
         raise
     finally:
         os.close(descriptor)
@@ -234,9 +236,9 @@ def _lock_temporary(temporary: str, *, force: bool) -> int:
             continue
         try:
             if _is_same(descriptor, temporary):
-                _check_litter(temporary, force=force)
-                _empty(temporary)
-                durable.create_file(os.path.join(temporary, RECORD_NAME), b"")
+                _check_litter(descriptor, temporary, force=force)
+                _empty(descriptor)
+                _create_record(descriptor)
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -245,8 +247,8 @@ def _lock_temporary(temporary: str, *, force: bool) -> int:
 
 
 @contextlib.contextmanager
-def _locked_old(checkpoint_dir: str) -> Iterator[None]:
-    """Hold the flock of a checkpoint that is there, while it is replaced or deleted.
+def _locked_old(checkpoint_dir: str) -> Iterator[int | None]:
+    """Hold the flock of a checkpoint that is there, while it is replaced or deleted; yield the descriptor, if any.
 
     :raises BusyError: when another run is doing that.
     """
@@ -254,11 +256,11 @@ def _locked_old(checkpoint_dir: str) -> Iterator[None]:
         try:
             descriptor = durable.lock_directory(checkpoint_dir)
         except FileNotFoundError:
-            yield
+            yield None
             return
         try:
             if _is_same(descriptor, checkpoint_dir):
-                yield
+                yield descriptor
                 return
         finally:
             os.close(descriptor)
@@ -273,12 +275,12 @@ def _is_same(descriptor: int, path: str) -> bool:
     return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
 
 
-def _check_litter(temporary: str, *, force: bool) -> None:
-    names = os.listdir(temporary)
+def _check_litter(descriptor: int, temporary: str, *, force: bool) -> None:
+    names = os.listdir(descriptor)
     if not names or (RECORD_NAME in names and "LOCK" not in names):
         return
     if force:  # a foreign checkpoint that a run was replacing by force when it died
-        check_deletable(temporary, force=True)
+        _check_content(descriptor, temporary, force=True)
         return
     raise ExistsError(
         f"{temporary}: is in the way, and is not what a run that died has left (no {RECORD_NAME}, or a database's "
@@ -286,27 +288,35 @@ def _check_litter(temporary: str, *, force: bool) -> None:
     )
 
 
-def _empty(directory: str) -> None:
-    """Remove what is in a directory, the record last: when this dies, too, the rest is still known as litter."""
+def _create_record(directory: int) -> None:
+    """Create an empty record in a directory, by which it is known as litter."""
+    os.close(os.open(RECORD_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory))
+    os.fsync(directory)
+
+
+def _empty(directory: int) -> None:
+    """Remove what is in a directory, the record last: when this dies, too, the rest is still known as litter.
+
+    By its descriptor alone: whatever takes its name meanwhile is not touched.
+    """
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(directory, "LOCK"))
+        os.unlink("LOCK", dir_fd=directory)
     names = os.listdir(directory)
     if names and RECORD_NAME not in names:
-        durable.create_file(os.path.join(directory, RECORD_NAME), b"")
+        _create_record(directory)
         names.append(RECORD_NAME)
     for name in sorted(names, key=lambda name: name == RECORD_NAME):
-        path = os.path.join(directory, name)
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
+        if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, dir_fd=directory)
         else:
-            os.unlink(path)
+            os.unlink(name, dir_fd=directory)
 
 
-def _remove_tree(directory: str) -> None:
+def _remove_tree(descriptor: int, path: str) -> None:
     """Remove a directory as far as possible; what is left is known as litter."""
     with contextlib.suppress(OSError):
-        _empty(directory)
-        os.rmdir(directory)
+        _empty(descriptor)
+        os.rmdir(path)
 
 
 def _check_place(checkpoint_dir: str, paths: DatabasePaths, *, allow_inside: bool) -> None:
@@ -342,16 +352,32 @@ def check_deletable(checkpoint_dir: str, *, force: bool = False) -> None:
     :raises BusyError: when a process has it open.
     """
     path = os.path.abspath(checkpoint_dir)
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):  # a link is none either
+            raise InvalidArgumentError(f"{checkpoint_dir}: is not deleted: it is not a directory") from None
+        try:
+            _check_content(descriptor, checkpoint_dir, force=force)
+            return
+        except InvalidArgumentError:
+            if _is_same(descriptor, path):
+                raise  # else another run has replaced it meanwhile, and this one was being removed
+        finally:
+            os.close(descriptor)
+
+
+def _check_content(descriptor: int, checkpoint_dir: str, *, force: bool) -> None:
+    """Check an open directory: what has its name meanwhile does not matter."""
+    path = f"/proc/self/fd/{descriptor}"
     refusal = f"{checkpoint_dir}: is not deleted: "
-    if os.path.islink(path) or not os.path.isdir(path):
-        raise InvalidArgumentError(f"{refusal}it is not a directory")
-    home = os.path.expanduser("~")
-    if os.path.realpath(path) in ("/", os.path.realpath(home)) or _contains(os.path.realpath(path), os.getcwd()):
+    real, home = os.path.realpath(path), os.path.realpath(os.path.expanduser("~"))
+    if real in ("/", home) or _contains(real, os.getcwd()):
         raise InvalidArgumentError(f"{refusal}it is the root, a home or the working directory, or a parent of it")
     owner = durable.lock_owner(os.path.join(path, "LOCK"))
     if owner is not None:
         raise BusyError(f"{refusal}process {owner or '(not visible here)'} has it open as a database")
-    names = set(os.listdir(path))
+    names = set(os.listdir(descriptor))
     if any(os.path.isdir(os.path.join(path, name)) for name in names):
         raise InvalidArgumentError(f"{refusal}it has subdirectories, which no checkpoint has")
     checkpoint = read_checkpoint(path)
@@ -371,8 +397,7 @@ def is_unchanged(path: str, checkpoint: Checkpoint) -> bool:
     """Whether CURRENT and MANIFEST are those of the record: nobody has opened the checkpoint as a database since."""
     sizes = {file.name: file.size for file in checkpoint.files}
     try:
-        with open(os.path.join(path, "CURRENT"), "rb") as file:
-            current = file.read(4096)
+        current = durable.read_small(os.path.join(path, "CURRENT"))
         size = os.path.getsize(os.path.join(path, checkpoint.manifest))
     except FileNotFoundError:
         return False
@@ -394,34 +419,36 @@ def delete_checkpoint(checkpoint_dir: str, *, force: bool = False) -> bool:
         if os.path.lexists(temporary):
             descriptor = _lock_temporary(temporary, force=force)
             found = True
-            _remove_tree(temporary)
+            _remove_tree(descriptor, temporary)
             os.close(descriptor)
         if os.path.lexists(path):
             check_deletable(path, force=force)
-            with _locked_old(path):
-                found = _delete(path, temporary, force=force) or found
+            with _locked_old(path) as descriptor_of_old:
+                if descriptor_of_old is not None:
+                    _delete(descriptor_of_old, path, temporary, force=force)
+                    found = True
     return found
 
 
-def _delete(path: str, temporary: str, *, force: bool) -> bool:
-    if not os.path.lexists(path):
-        return False
-    check_deletable(path, force=force)
+def _delete(descriptor: int, path: str, temporary: str, *, force: bool) -> None:
+    _check_content(descriptor, path, force=force)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(path, "LOCK"))
+        os.unlink("LOCK", dir_fd=descriptor)
     with contextlib.suppress(FileExistsError):
-        durable.create_file(os.path.join(path, RECORD_NAME), b"")
+        _create_record(descriptor)
     try:
         os.rename(path, temporary)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
         raise BusyError(
             f"{temporary}: another run is building a checkpoint of that name; wait for it, or stop it"
         ) from None
-    _empty(temporary)
+    if not _is_same(descriptor, temporary):
+        os.rename(temporary, path)
+        raise BusyError(f"{path}: was replaced by something else while it was being deleted; that was not touched")
+    _empty(descriptor)
     os.rmdir(temporary)
-    return True
 
 
 def same_run(checkpoint_dir: str, run: Mapping[str, str]) -> bool:

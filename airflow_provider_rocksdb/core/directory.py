@@ -61,12 +61,11 @@ class LocalDirectory:
 
     def read(self, name: str) -> bytes:
         """Whole content."""
-        with open(os.path.join(self.name, name), "rb") as file:
-            return file.read()
+        return durable.read_small(os.path.join(self.name, name))
 
     def pread(self, name: str, use: Callable[[Pread], _T]) -> _T:
         """Call ``use`` with a reader."""
-        descriptor = os.open(os.path.join(self.name, name), os.O_RDONLY)
+        descriptor = durable.open_regular(os.path.join(self.name, name))
         try:
             return use(lambda offset, length: durable.pread(descriptor, offset, length))
         finally:

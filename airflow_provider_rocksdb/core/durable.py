@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,12 +22,14 @@ from airflow_provider_rocksdb.core.errors import (
     AccessError,
     BusyError,
     CancelledError,
+    CorruptionError,
     ExistsError,
     NoSpaceError,
     RocksDBError,
 )
 
 COPY_CHUNK_BYTES = 4 * 1024 * 1024
+MOST_SMALL_BYTES = 256 * 1024 * 1024  # a record of some million files
 _BLOCK_BYTES = 4096  # what file systems give at a time
 
 _FICLONE = 0x40049409  # linux/fs.h
@@ -95,6 +98,42 @@ def pread(descriptor: int, offset: int, length: int) -> bytes:
         offset += len(part)
         length -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def open_regular(path: str, *, follow: bool = True) -> int:
+    """Open a file for reading; never a FIFO, a device or a socket, which could keep the reader waiting or never end.
+
+    :param follow: a symbolic link is what it leads to; else it is refused.
+    :raises CorruptionError: when it is not a regular file.
+    :raises OSError: as ``open(2)``.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link; a socket
+            raise
+        raise CorruptionError(f"{path}: expected a regular file, got {os.strerror(error.errno)}") from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise CorruptionError(f"{path}: expected a regular file, got {stat.filemode(mode)}")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_small(path: str, most_bytes: int = MOST_SMALL_BYTES) -> bytes:
+    """Whole content of a file that is small, whoever made it.
+
+    :raises CorruptionError: when it is larger, or not a regular file.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise CorruptionError(f"{path}: expected {most_bytes} bytes at most, got more")
+    return data
 
 
 def create_file(path: str, data: bytes) -> None:

@@ -113,8 +113,7 @@ def read_small_file(path: str) -> bytes:
     :raises FileNotFoundError: when it is not there.
     """
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return durable.read_small(path)
     except PermissionError as error:
         raise AccessError(f"{path}: {error.strerror} (as uid {os.geteuid()}); give this user read access") from error
 

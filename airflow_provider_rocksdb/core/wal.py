@@ -73,7 +73,7 @@ def read_wal(number: int, size: int, pread: Pread) -> WalContent:
 
 def read_wal_file(number: int, path: str) -> WalContent:
     """Read a whole local WAL."""
-    with open(path, "rb") as file:
+    with os.fdopen(durable.open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         return read_wal(number, size, functools.partial(durable.pread, file.fileno()))
 

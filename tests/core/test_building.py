@@ -220,7 +220,7 @@ def test_the_replaced_checkpoint_is_no_litter_yet(db_dir: str, target: str, monk
     real = os.unlink
 
     def unlink(path: str, **arguments: int) -> None:
-        if str(path).startswith(target + ".tmp/0") and not seen:
+        if str(path).startswith("0") and not seen:
             code = "create_live_checkpoint(DatabasePaths(arguments['db_dir']), arguments['target'], replace=True)"
             seen.append(run_child(code, db_dir=db_dir, target=target).stderr)
         real(path, **arguments)
