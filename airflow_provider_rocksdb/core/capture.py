@@ -99,7 +99,7 @@ class FileCapture:
             if error.errno not in _NO_LINK:
                 raise
             reason = error
-        descriptor = os.open(name, os.O_RDONLY, dir_fd=source)
+        descriptor = durable.open_regular(name, dir_fd=source)
         try:
             size = os.fstat(descriptor).st_size
             if durable.clone_file(descriptor, target):
@@ -255,11 +255,11 @@ class WalCapture:
 def _open_wal(path: str) -> tuple[str, int]:
     """Open a WAL, also one that has moved into the archive meanwhile; return where it is and its descriptor."""
     try:
-        return path, os.open(path, os.O_RDONLY)
+        return path, durable.open_regular(path)
     except FileNotFoundError as error:
         archived = os.path.join(os.path.dirname(path), ARCHIVE_DIR, os.path.basename(path))
         try:
-            return archived, os.open(archived, os.O_RDONLY)
+            return archived, durable.open_regular(archived)
         except FileNotFoundError:
             raise error from None
 

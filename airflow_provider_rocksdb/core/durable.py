@@ -100,16 +100,17 @@ def pread(descriptor: int, offset: int, length: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def open_regular(path: str, *, follow: bool = True) -> int:
+def open_regular(path: str, *, follow: bool = True, dir_fd: int | None = None) -> int:
     """Open a file for reading; never a FIFO, a device or a socket, which could keep the reader waiting or never end.
 
     :param follow: a symbolic link is what it leads to; else it is refused.
+    :param dir_fd: an open directory that ``path`` is relative to.
     :raises CorruptionError: when it is not a regular file.
     :raises OSError: as ``open(2)``.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     try:
-        descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+        descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW, dir_fd=dir_fd)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link; a socket
             raise
@@ -332,7 +333,7 @@ def lock_owner(path: str) -> int | None:
             continue
         if (own.st_dev, own.st_ino) == (status.st_dev, status.st_ino):
             return os.getpid()
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # whatever it is
     try:
         answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     finally:

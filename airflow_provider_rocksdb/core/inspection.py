@@ -127,7 +127,7 @@ class Inspection:
             return True
         try:
             sizes, current = self.place.list(), self.place.read("CURRENT")
-        except OSError:
+        except (OSError, CorruptionError):
             return self.reader is not None
         if self.reader is None:
             return sizes != self.sizes

@@ -215,7 +215,7 @@ class LiveDatabase:
         if self._reader is None or self._reader.name != name:
             path = os.path.join(self.db_dir, name)
             try:
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = durable.open_regular(path)
             except FileNotFoundError:
                 raise MovedOn(f"CURRENT names {name}, which is not there") from None
             except PermissionError as error:
