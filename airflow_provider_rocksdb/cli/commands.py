@@ -245,7 +245,7 @@ def _upload_line(result: dict[str, Any]) -> str:
 
 def _is_checkpoint(directory: str) -> bool:
     """Whether a directory is a checkpoint of ours that nobody has used as a database since."""
-    from airflow_provider_rocksdb.core.checkpoint import read_own_checkpoint
+    from airflow_provider_rocksdb.core.checkpoint_record import read_own_checkpoint
 
     return read_own_checkpoint(directory) is not None
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_provider_rocksdb.core.archive import upload_archive as upload_archive
-    from airflow_provider_rocksdb.core.checkpoint import Checkpoint as Checkpoint
     from airflow_provider_rocksdb.core.checkpoint import delete_checkpoint as delete_checkpoint
-    from airflow_provider_rocksdb.core.checkpoint import read_checkpoint as read_checkpoint
+    from airflow_provider_rocksdb.core.checkpoint_record import Checkpoint as Checkpoint
+    from airflow_provider_rocksdb.core.checkpoint_record import read_checkpoint as read_checkpoint
     from airflow_provider_rocksdb.core.completeness import Completeness as Completeness
     from airflow_provider_rocksdb.core.completeness import check_completeness as check_completeness
     from airflow_provider_rocksdb.core.database import create_exclusive_checkpoint as create_exclusive_checkpoint
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "BackupResult": "repository",
     "BackupUsage": "repository_usage",
-    "Checkpoint": "checkpoint",
+    "Checkpoint": "checkpoint_record",
     "Completeness": "completeness",
     "DatabasePaths": "paths",
     "FoundBackup": "freshness",
@@ -64,7 +64,7 @@ _MODULES = {
     "list_backups": "repository_listing",
     "list_usage": "repository_usage",
     "prune_backups": "prune",
-    "read_checkpoint": "checkpoint",
+    "read_checkpoint": "checkpoint_record",
     "read_inventory": "inventory",
     "restore_backup": "restore",
     "temporary_checkpoint_dir": "temporary_checkpoint",

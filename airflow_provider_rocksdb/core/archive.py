@@ -8,7 +8,6 @@ the next upload of the same archive removes. What is in it says :mod:`.archive_l
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import threading
@@ -25,7 +24,7 @@ from airflow_provider_rocksdb import __version__
 from airflow_provider_rocksdb.core import archive_layout as layout
 from airflow_provider_rocksdb.core.archive_layout import ArchiveFile, ArchiveRecord, Compression
 from airflow_provider_rocksdb.core.archive_reader import archive_url, check_archive, open_folder, read_checkpoint_record
-from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME, decode_checkpoint
+from airflow_provider_rocksdb.core.checkpoint_record import RECORD_NAME, decode_checkpoint
 from airflow_provider_rocksdb.core.compression import check_compression, open_compressor
 from airflow_provider_rocksdb.core.errors import (
     CorruptionError,
@@ -35,7 +34,7 @@ from airflow_provider_rocksdb.core.errors import (
     TransferError,
 )
 from airflow_provider_rocksdb.core.inventory import Inventory
-from airflow_provider_rocksdb.core.storage import INCOMING, Storage, translating
+from airflow_provider_rocksdb.core.storage import Storage, translating
 from airflow_provider_rocksdb.core.transfer import (
     DEFAULT_OPTIONS,
     Meter,
@@ -161,13 +160,14 @@ class _Upload:
             may_replace = self._judge_present()
             if not may_replace:
                 self.archive_bytes = size
+                self._storage.remove_incoming(f"{self._name}.")
                 return True
         self._storage.make_folders(("",))
         temporary = self._storage.temporary_name(self._name)
         self._meter = self._begin()
         self._send(temporary, compression, level, threads, may_replace=may_replace)
         self._storage.sync_folders(("",))
-        self._remove_litter()
+        self._storage.remove_incoming(f"{self._name}.")
         self._meter.tell()
         return False
 
@@ -257,15 +257,6 @@ class _Upload:
             raise TransferError(
                 f"{self.url}: {written} bytes were sent, {size or 'none'} are there; nothing was committed"
             )
-
-    def _remove_litter(self) -> None:
-        """Remove what killed uploads of this archive have left."""
-        if not self._storage.renames:
-            return
-        with contextlib.suppress(Exception):  # the archive is there all the same
-            litter = [name for name in self._storage.list(INCOMING) if name.startswith(f"{self._name}.")]
-            self._storage.remove(f"{INCOMING}/{name}" for name in litter)
-        self._storage.remove_folder(INCOMING)
 
 
 def _list_items(inventory: Inventory) -> list[UploadItem]:

@@ -26,7 +26,7 @@ import tarfile
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME
+from airflow_provider_rocksdb.core.checkpoint_record import RECORD_NAME
 from airflow_provider_rocksdb.core.errors import CorruptionError, InvalidArgumentError
 from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
 from airflow_provider_rocksdb.core.inventory import EXTRAS

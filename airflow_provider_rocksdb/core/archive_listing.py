@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from airflow_provider_rocksdb.core.archive_layout import compression_of
 from airflow_provider_rocksdb.core.archive_reader import archive_url, open_folder, read_checkpoint_record
-from airflow_provider_rocksdb.core.checkpoint import Checkpoint, decode_checkpoint
+from airflow_provider_rocksdb.core.checkpoint_record import Checkpoint, decode_checkpoint
 from airflow_provider_rocksdb.core.errors import CancelledError, NotFoundError
 from airflow_provider_rocksdb.core.inspection import State
 from airflow_provider_rocksdb.core.parallel import run_parallel

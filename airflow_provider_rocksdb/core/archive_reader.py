@@ -20,10 +20,10 @@ from fsspec import AbstractFileSystem
 
 from airflow_provider_rocksdb.core import archive_layout as layout
 from airflow_provider_rocksdb.core.archive_layout import ArchiveFile, ArchiveRecord
-from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME
+from airflow_provider_rocksdb.core.checkpoint_record import RECORD_NAME
 from airflow_provider_rocksdb.core.compression import decompress
 from airflow_provider_rocksdb.core.errors import CorruptionError, NoSpaceError, NotFoundError
-from airflow_provider_rocksdb.core.storage import Storage, translating
+from airflow_provider_rocksdb.core.storage import Storage, require_all, translating
 from airflow_provider_rocksdb.core.transfer import DEFAULT_OPTIONS, Meter, TransferOptions, write_all
 
 _MAX_CHECKPOINT_RECORD_BYTES = 64 * 1024 * 1024  # ours
@@ -187,6 +187,8 @@ class _Source:
                 reader = self._storage.open_reader(self._name, self._size, self.offset)
                 self._file = self._open.enter_context(reader)
             chunk: bytes = self._file.read(self._meter.chunk_bytes)
+            if not chunk:
+                require_all(self._url, self.offset, self._size)
         except BaseException:
             self.close()
             raise

@@ -24,7 +24,7 @@ from airflow_provider_rocksdb.core.archive_reader import (
     open_folder,
     read_checkpoint_record,
 )
-from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME
+from airflow_provider_rocksdb.core.checkpoint_record import RECORD_NAME
 from airflow_provider_rocksdb.core.errors import CorruptionError, IncompleteError, RocksDBError
 from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
 from airflow_provider_rocksdb.core.paths import DatabasePaths

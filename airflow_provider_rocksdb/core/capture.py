@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from airflow_provider_rocksdb.core import durable
-from airflow_provider_rocksdb.core.checkpoint import CheckpointFile, CopyKind
+from airflow_provider_rocksdb.core.checkpoint_record import CheckpointFile, CopyKind
 from airflow_provider_rocksdb.core.errors import AccessError, CancelledError, CorruptionError, CrossDeviceError
 from airflow_provider_rocksdb.core.format.filename import (
     FileType,
@@ -99,7 +99,7 @@ class FileCapture:
             if error.errno not in _NO_LINK:
                 raise
             reason = error
-        descriptor = durable.open_regular(f"{file.directory}/{name}")
+        descriptor = durable.open_regular(name, dir_fd=source)
         try:
             size = os.fstat(descriptor).st_size
             if durable.clone_file(descriptor, target):

@@ -1,4 +1,4 @@
-"""A checkpoint directory of ours: its record, how it is built, and when it may be deleted.
+"""A checkpoint directory of ours: how it is built, and when it may be deleted.
 
 ``checkpoint.json`` lies in every checkpoint that this package makes: where it comes from, every file with its size and
 how it got there, the WALs. A checkpoint is built as ``<checkpoint_dir>.tmp`` under a flock on that directory, and gets
@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
-import re
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Literal
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from airflow_provider_rocksdb.core import durable
+from airflow_provider_rocksdb.core.checkpoint_record import (
+    RECORD_NAME,
+    Checkpoint,
+    is_unchanged,
+    read_checkpoint,
+)
 from airflow_provider_rocksdb.core.errors import (
     BusyError,
     CorruptionError,
@@ -28,139 +31,6 @@ from airflow_provider_rocksdb.core.errors import (
     NotFoundError,
 )
 from airflow_provider_rocksdb.core.paths import DatabasePaths
-
-RECORD_NAME = "checkpoint.json"
-RECORD_END = b"\n}\n"  # by which a whole record is told from one still being copied
-_FORMAT = 1
-
-CopyKind = Literal["link", "reflink", "copy", "written"]
-
-
-@dataclass(frozen=True)
-class CheckpointFile:
-    """A file of a checkpoint; size in bytes; kind: how its content got there."""
-
-    name: str
-    size: int
-    kind: CopyKind
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What ``checkpoint.json`` says.
-
-    ``sequence_number`` is that of the last write the checkpoint holds, WALs included. ``wals``: file numbers.
-    ``damage`` lists what was found damaged in the source and copied as it is. ``run``: the scheduler's names of the
-    run, if any. Sizes in bytes.
-    """
-
-    checkpoint_dir: str
-    mode: Literal["live", "exclusive"]
-    source: dict[str, Any]
-    db_id: str
-    sequence_number: int
-    manifest: str
-    files: tuple[CheckpointFile, ...]
-    wals: tuple[int, ...]
-    damage: tuple[str, ...] = ()
-    options_changes: dict[str, Any] = field(default_factory=dict)
-    rounds: int = 1
-    seconds: float = 0.0
-    run: dict[str, str] = field(default_factory=dict)
-    hostname: str = field(default_factory=socket.gethostname)
-    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
-
-    @property
-    def file_count(self) -> int:
-        """Number of files, this record not counted."""
-        return len(self.files)
-
-    @property
-    def total_bytes(self) -> int:
-        """Size of all files."""
-        return sum(file.size for file in self.files)
-
-    @property
-    def copied_bytes(self) -> int:
-        """Bytes that were written, not linked or cloned."""
-        return sum(file.size for file in self.files if file.kind in ("copy", "written"))
-
-    def summary(self) -> dict[str, Any]:
-        """Return the small JSON-able result: what a scheduler passes on."""
-        kinds = [file.kind for file in self.files]
-        return {
-            "checkpoint_dir": self.checkpoint_dir,
-            "hostname": self.hostname,
-            "mode": self.mode,
-            "db_id": self.db_id,
-            "sequence_number": self.sequence_number,
-            "file_count": self.file_count,
-            "total_bytes": self.total_bytes,
-            "copied_bytes": self.copied_bytes,
-            "kinds": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
-            "rounds": self.rounds,
-            "seconds": self.seconds,
-            "damage": list(self.damage),
-        }
-
-    def to_json(self) -> bytes:
-        """Content of ``checkpoint.json``."""
-        return json.dumps({"format": _FORMAT, **asdict(self)}, indent=1, ensure_ascii=True).encode() + b"\n"
-
-
-def decode_checkpoint(data: bytes, where: str) -> Checkpoint:
-    """Read the content of a ``checkpoint.json``; untrusted input.
-
-    :raises CorruptionError: when it is not such a record.
-    """
-    try:
-        values = json.loads(data)
-        if values.pop("format") != _FORMAT:
-            raise ValueError("unknown format")
-        values["files"] = tuple(_decode_file(item) for item in values["files"])
-        values["wals"] = tuple(_decode_number(number) for number in values["wals"])
-        values["damage"] = tuple(str(item) for item in values["damage"])
-        values["manifest"] = _decode_name(values["manifest"])
-        checkpoint = Checkpoint(**values)
-        _decode_number(checkpoint.sequence_number)
-        for name in ("checkpoint_dir", "mode", "db_id", "hostname", "created"):
-            if not isinstance(values[name], str):
-                raise TypeError(f"{name} is {values[name]!r}")
-        for name in ("source", "options_changes", "run"):
-            if not isinstance(values[name], dict):
-                raise TypeError(f"{name} is {values[name]!r}")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CorruptionError(f"{where}: not a record of a checkpoint: {type(error).__name__}: {error}") from None
-    return checkpoint
-
-
-def _decode_name(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", value) or value in (".", ".."):
-        raise ValueError(f"{value!r} is not a file name")
-    return value
-
-
-def _decode_number(value: object) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not a number of its kind")
-    return value
-
-
-def _decode_file(item: Mapping[str, Any]) -> CheckpointFile:
-    return CheckpointFile(_decode_name(item["name"]), _decode_number(item["size"]), item["kind"])
-
-
-def read_checkpoint(checkpoint_dir: str) -> Checkpoint | None:
-    """Return a directory's record; None when it has none: not a checkpoint of ours, or one still being built.
-
-    :raises CorruptionError: when there is a record that cannot be read as one.
-    """
-    path = os.path.join(checkpoint_dir, RECORD_NAME)
-    try:
-        data = durable.read_small_file(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return decode_checkpoint(data, path) if data else None
 
 
 @dataclass
@@ -204,17 +74,19 @@ def building(
         durable.write_file(work.path(RECORD_NAME), work.checkpoint.to_json())
         durable.create_file(work.path("CURRENT"), work.current)
         os.fsync(descriptor)
-        with _locked_old(checkpoint_dir):  # until it is gone: under the temporary name it would be another run's litter
+        # locked until it is gone: under the temporary name it would be another run's litter
+        with _locked_old(checkpoint_dir) as old:
             _check_replaceable(checkpoint_dir, replace=replace, force=force)
-            if os.path.lexists(checkpoint_dir):
+            if old is not None:
+                _check_content(old, checkpoint_dir, force=force)
                 durable.exchange_directories(temporary, checkpoint_dir)
                 durable.fsync_directory(parent)
-                _remove_tree(temporary)
+                _remove_tree(old, temporary)
             else:
                 os.rename(temporary, checkpoint_dir)
         durable.fsync_directory(parent)
     except BaseException:
-        _remove_tree(temporary)
+        _remove_tree(descriptor, temporary)
         raise
     finally:
         os.close(descriptor)
@@ -233,9 +105,9 @@ def _lock_temporary(temporary: str, *, force: bool) -> int:
             continue
         try:
             if _is_same(descriptor, temporary):
-                _check_litter(temporary, force=force)
-                _empty(temporary)
-                durable.create_file(os.path.join(temporary, RECORD_NAME), b"")
+                _check_litter(descriptor, temporary, force=force)
+                _empty(descriptor)
+                _create_record(descriptor)
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -244,8 +116,8 @@ def _lock_temporary(temporary: str, *, force: bool) -> int:
 
 
 @contextlib.contextmanager
-def _locked_old(checkpoint_dir: str) -> Iterator[None]:
-    """Hold the flock of a checkpoint that is there, while it is replaced or deleted.
+def _locked_old(checkpoint_dir: str) -> Iterator[int | None]:
+    """Hold the flock of a checkpoint that is there, while it is replaced or deleted; yield the descriptor, if any.
 
     :raises BusyError: when another run is doing that.
     """
@@ -253,11 +125,11 @@ def _locked_old(checkpoint_dir: str) -> Iterator[None]:
         try:
             descriptor = durable.lock_directory(checkpoint_dir)
         except FileNotFoundError:
-            yield
+            yield None
             return
         try:
             if _is_same(descriptor, checkpoint_dir):
-                yield
+                yield descriptor
                 return
         finally:
             os.close(descriptor)
@@ -272,12 +144,12 @@ def _is_same(descriptor: int, path: str) -> bool:
     return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
 
 
-def _check_litter(temporary: str, *, force: bool) -> None:
-    names = os.listdir(temporary)
+def _check_litter(descriptor: int, temporary: str, *, force: bool) -> None:
+    names = os.listdir(descriptor)
     if not names or (RECORD_NAME in names and "LOCK" not in names and _has_own_record(temporary)):
         return
     if force:  # a foreign checkpoint that a run was replacing by force when it died
-        check_deletable(temporary, force=True)
+        _check_content(descriptor, temporary, force=True)
         return
     raise ExistsError(
         f"{temporary}: is in the way, and is not what a run that died has left (no {RECORD_NAME}, or a database's "
@@ -294,27 +166,35 @@ def _has_own_record(directory: str) -> bool:
     return True
 
 
-def _empty(directory: str) -> None:
-    """Remove what is in a directory, the record last: when this dies, too, the rest is still known as litter."""
+def _create_record(directory: int) -> None:
+    """Create an empty record in a directory, by which it is known as litter."""
+    os.close(os.open(RECORD_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory))
+    os.fsync(directory)
+
+
+def _empty(directory: int) -> None:
+    """Remove what is in a directory, the record last: when this dies, too, the rest is still known as litter.
+
+    By its descriptor alone: whatever takes its name meanwhile is not touched.
+    """
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(directory, "LOCK"))
+        os.unlink("LOCK", dir_fd=directory)
     names = os.listdir(directory)
     if names and RECORD_NAME not in names:
-        durable.create_file(os.path.join(directory, RECORD_NAME), b"")
+        _create_record(directory)
         names.append(RECORD_NAME)
     for name in sorted(names, key=lambda name: name == RECORD_NAME):
-        path = os.path.join(directory, name)
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
+        if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, dir_fd=directory)
         else:
-            os.unlink(path)
+            os.unlink(name, dir_fd=directory)
 
 
-def _remove_tree(directory: str) -> None:
+def _remove_tree(descriptor: int, path: str) -> None:
     """Remove a directory as far as possible; what is left is known as litter."""
     with contextlib.suppress(OSError):
-        _empty(directory)
-        os.rmdir(directory)
+        _empty(descriptor)
+        os.rmdir(path)
 
 
 def _check_place(checkpoint_dir: str, paths: DatabasePaths, *, allow_inside: bool) -> None:
@@ -350,16 +230,32 @@ def check_deletable(checkpoint_dir: str, *, force: bool = False) -> None:
     :raises BusyError: when a process has it open.
     """
     path = os.path.abspath(checkpoint_dir)
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):  # a link is none either
+            raise InvalidArgumentError(f"{checkpoint_dir}: is not deleted: it is not a directory") from None
+        try:
+            _check_content(descriptor, checkpoint_dir, force=force)
+            return
+        except InvalidArgumentError:
+            if _is_same(descriptor, path):
+                raise  # else another run has replaced it meanwhile, and this one was being removed
+        finally:
+            os.close(descriptor)
+
+
+def _check_content(descriptor: int, checkpoint_dir: str, *, force: bool) -> None:
+    """Check an open directory: what has its name meanwhile does not matter."""
+    path = f"/proc/self/fd/{descriptor}"
     refusal = f"{checkpoint_dir}: is not deleted: "
-    if os.path.islink(path) or not os.path.isdir(path):
-        raise InvalidArgumentError(f"{refusal}it is not a directory")
-    home = os.path.expanduser("~")
-    if os.path.realpath(path) in ("/", os.path.realpath(home)) or _contains(os.path.realpath(path), os.getcwd()):
+    real, home = os.path.realpath(path), os.path.realpath(os.path.expanduser("~"))
+    if real in ("/", home) or _contains(real, os.getcwd()):
         raise InvalidArgumentError(f"{refusal}it is the root, a home or the working directory, or a parent of it")
     owner = durable.lock_owner(os.path.join(path, "LOCK"))
     if owner is not None:
         raise BusyError(f"{refusal}process {owner or '(not visible here)'} has it open as a database")
-    names = set(os.listdir(path))
+    names = set(os.listdir(descriptor))
     if any(os.path.isdir(os.path.join(path, name)) for name in names):
         raise InvalidArgumentError(f"{refusal}it has subdirectories, which no checkpoint has")
     checkpoint = read_checkpoint(path)
@@ -373,31 +269,6 @@ def check_deletable(checkpoint_dir: str, *, force: bool = False) -> None:
             raise InvalidArgumentError(f"{refusal}{missing}: it was not made here, or was changed since (force)")
         if "CURRENT" not in names:
             raise InvalidArgumentError(f"{refusal}{missing} and no CURRENT: it is not a checkpoint at all")
-
-
-def is_unchanged(path: str, checkpoint: Checkpoint) -> bool:
-    """Whether CURRENT and MANIFEST are those of the record: nobody has opened the checkpoint as a database since."""
-    sizes = {file.name: file.size for file in checkpoint.files}
-    try:
-        current = durable.read_small_file(os.path.join(path, "CURRENT"))
-        size = os.path.getsize(os.path.join(path, checkpoint.manifest))
-    except FileNotFoundError:
-        return False
-    return current == checkpoint.manifest.encode() + b"\n" and size == sizes.get(checkpoint.manifest)
-
-
-def read_own_checkpoint(directory: str) -> Checkpoint | None:
-    """Return the record of a checkpoint of ours that nobody has used as a database since; None for anything else.
-
-    :raises CorruptionError: when the record cannot be read; in a database, a file of that name is somebody else's.
-    """
-    try:
-        checkpoint = read_checkpoint(directory)
-    except CorruptionError:
-        if os.path.lexists(os.path.join(directory, "LOCK")):
-            return None
-        raise
-    return checkpoint if checkpoint is not None and is_unchanged(directory, checkpoint) else None
 
 
 def delete_checkpoint(checkpoint_dir: str, *, force: bool = False) -> bool:
@@ -415,45 +286,36 @@ def delete_checkpoint(checkpoint_dir: str, *, force: bool = False) -> bool:
         if os.path.lexists(temporary):
             descriptor = _lock_temporary(temporary, force=force)
             found = True
-            _remove_tree(temporary)
+            _remove_tree(descriptor, temporary)
             os.close(descriptor)
         if os.path.lexists(path):
             check_deletable(path, force=force)
-            with _locked_old(path):
-                found = _delete(path, temporary, force=force) or found
+            with _locked_old(path) as descriptor_of_old:
+                if descriptor_of_old is not None:
+                    _delete(descriptor_of_old, path, temporary, force=force)
+                    found = True
     return found
 
 
-def _delete(path: str, temporary: str, *, force: bool) -> bool:
-    if not os.path.lexists(path):
-        return False
-    check_deletable(path, force=force)
+def _delete(descriptor: int, path: str, temporary: str, *, force: bool) -> None:
+    _check_content(descriptor, path, force=force)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(path, "LOCK"))
+        os.unlink("LOCK", dir_fd=descriptor)
     with contextlib.suppress(FileExistsError):
-        durable.create_file(os.path.join(path, RECORD_NAME), b"")
+        _create_record(descriptor)
     try:
         os.rename(path, temporary)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
         raise BusyError(
             f"{temporary}: another run is building a checkpoint of that name; wait for it, or stop it"
         ) from None
-    _empty(temporary)
+    if not _is_same(descriptor, temporary):
+        os.rename(temporary, path)
+        raise BusyError(f"{path}: was replaced by something else while it was being deleted; that was not touched")
+    _empty(descriptor)
     os.rmdir(temporary)
-    return True
-
-
-def same_run(checkpoint_dir: str, run: Mapping[str, str]) -> bool:
-    """Whether a checkpoint directory was made by this run of a scheduler, so that its retry may replace it."""
-    if not run or not os.path.isdir(checkpoint_dir):
-        return False
-    try:
-        checkpoint = read_checkpoint(checkpoint_dir)
-    except CorruptionError:
-        return False
-    return checkpoint is not None and checkpoint.run == dict(run)
 
 
 def require_checkpoint_here(checkpoint_dir: str, made_on: str | None = None) -> None:

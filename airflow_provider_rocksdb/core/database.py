@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow_provider_rocksdb.core import durable
-from airflow_provider_rocksdb.core.checkpoint import Checkpoint, CheckpointFile, building
+from airflow_provider_rocksdb.core.checkpoint import building
+from airflow_provider_rocksdb.core.checkpoint_record import Checkpoint, CheckpointFile
 from airflow_provider_rocksdb.core.errors import BusyError, InvalidArgumentError, NotSupportedError, RocksDBError
 from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
 from airflow_provider_rocksdb.core.live_database import MovedOn, Snapshot, open_live_database

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from airflow_provider_rocksdb.core import durable, ftp
+from airflow_provider_rocksdb.core.drivers import limit_waiting
 from airflow_provider_rocksdb.core.format.log_format import Pread
 
 _T = TypeVar("_T")
@@ -78,6 +79,9 @@ class RemoteDirectory:
 
     name: str
     filesystem: Any
+
+    def __post_init__(self) -> None:
+        limit_waiting(self.filesystem)
 
     def list(self) -> dict[str, int]:
         """Names and sizes, from one listing, never a cached one."""

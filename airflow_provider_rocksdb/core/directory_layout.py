@@ -14,7 +14,7 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
-from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME
+from airflow_provider_rocksdb.core.checkpoint_record import RECORD_NAME
 from airflow_provider_rocksdb.core.errors import ExistsError, IncompleteError, TransferError
 from airflow_provider_rocksdb.core.inventory import DatabaseFile, Inventory
 from airflow_provider_rocksdb.core.storage import INCOMING, Storage, translating
@@ -67,16 +67,14 @@ def upload_directory(
     with translating(storage.url):
         present = _check_target(items, storage, options, stop)
         missing = [item for item in items if present.get(item.name) != item.size]
-        storage.make_folders(("",))
+        options.retry(lambda: storage.make_folders(("",)), storage, storage.url, stop)
         for step in (RECORD_NAME, None, _CURRENT):
             if step == _CURRENT:
                 _check_present(items, storage, options, stop)
             chosen = [item for item in missing if _step(item) == step]
             upload_files(chosen, storage, options=options, stop=stop)
             storage.sync_folders(("",))
-        if storage.renames:
-            storage.remove(f"{INCOMING}/{name}" for name in storage.list(INCOMING))
-            storage.remove_folder(INCOMING)
+        storage.remove_incoming()
     sent = sum(item.size for item in missing)
     total = sum(item.size for item in items)
     return DirectoryResult(
@@ -123,7 +121,7 @@ def _check_target(
     record = next((item for item in items if item.name == RECORD_NAME), None)
     if record is None or present.get(RECORD_NAME) != record.size:
         raise ExistsError(f"{refusal}no {RECORD_NAME} of it; name another directory")
-    data = options.retry(lambda: storage.read(RECORD_NAME), storage, f"{storage.url}/{RECORD_NAME}", stop)
+    data = options.retry(lambda: storage.read(RECORD_NAME, record.size), storage, f"{storage.url}/{RECORD_NAME}", stop)
     with open(record.source, "rb") as file:
         if file.read() != data:
             raise ExistsError(f"{refusal}its {RECORD_NAME} is another's; name another directory")

@@ -18,7 +18,7 @@ import google_crc32c
 from airflow_provider_rocksdb.core.durable import named_errors
 from airflow_provider_rocksdb.core.errors import CorruptionError
 from airflow_provider_rocksdb.core.parallel import run_parallel
-from airflow_provider_rocksdb.core.storage import Storage
+from airflow_provider_rocksdb.core.storage import Storage, require_all
 from airflow_provider_rocksdb.core.transfer import (
     DEFAULT_OPTIONS,
     Meter,
@@ -148,7 +148,6 @@ class _Download:
         :raises OSError: when it ended early: the connection may have, so it is tried again.
         :raises CorruptionError: when it is something else.
         """
-        if got < item.size:
-            raise OSError(f"{what}: ended after {got} of {item.size} bytes")
+        require_all(what, got, item.size)
         if item.crc32c is not None and crc != item.crc32c:
             raise CorruptionError(f"{what}: damaged: expected CRC32C {item.crc32c}, got {crc} ({got} bytes)")

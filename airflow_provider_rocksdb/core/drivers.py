@@ -15,6 +15,7 @@ a byte), adlfs (20 and 60), gcsfs (300 for a request), ftp (30). The others get 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,7 @@ Move = Callable[[AbstractFileSystem, str, str], None]
 
 _CONNECT_SECONDS = 20
 SILENCE_SECONDS = 60
+_S3FS_RETRIES = 5  # unless somebody has set another number
 _TIMEOUTS: dict[str, dict[str, int]] = {
     "SFTPFileSystem": {"timeout": _CONNECT_SECONDS},
     "SSHFileSystem": {"connect_timeout": _CONNECT_SECONDS, "login_timeout": SILENCE_SECONDS, "keepalive_interval": 15},
@@ -46,10 +48,27 @@ def default_timeouts(scheme: str) -> dict[str, int]:
     return next((dict(_TIMEOUTS[base.__name__]) for base in kind.__mro__ if base.__name__ in _TIMEOUTS), {})
 
 
-def limit_silence(filesystem: Any) -> None:
-    """Limit how long a file system waits for an answer, where no option of its driver does."""
-    if any(base.__name__ == "SFTPFileSystem" for base in type(filesystem).__mro__):
-        filesystem.ftp.get_channel().settimeout(SILENCE_SECONDS)
+def limit_waiting(filesystem: Any) -> None:
+    """Limit how long a file system waits for an answer, and how often it asks again, where its driver does not.
+
+    What a user has set is left alone. s3fs tries five times what botocore has tried five times; callers try again, too.
+    """
+    if _is_paramiko(filesystem):
+        with contextlib.suppress(Exception):  # a connection that is closed already says so at its next use
+            channel = filesystem.ftp.get_channel()
+            if channel.gettimeout() is None:
+                channel.settimeout(SILENCE_SECONDS)
+    if any(base.__name__ == "S3FileSystem" for base in type(filesystem).__mro__):
+        filesystem.retries = 1 if filesystem.retries == _S3FS_RETRIES else filesystem.retries
+
+
+def limit_options(filesystem: Any) -> dict[str, int]:
+    """Return options for another file system like this one, so that connecting has a limit, too."""
+    return {"timeout": _CONNECT_SECONDS, "channel_timeout": SILENCE_SECONDS} if _is_paramiko(filesystem) else {}
+
+
+def _is_paramiko(filesystem: Any) -> bool:
+    return any(base.__name__ == "SFTPFileSystem" for base in type(filesystem).__mro__)
 
 
 def find_move(kind: type[AbstractFileSystem]) -> Move | None:

@@ -100,20 +100,28 @@ def pread(descriptor: int, offset: int, length: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def open_regular(path: str) -> int:
-    """Open a file in somebody else's directory for reading; of a FIFO, no writer is waited for.
+def open_regular(path: str, *, follow: bool = True, dir_fd: int | None = None) -> int:
+    """Open a file for reading; never a FIFO, a device or a socket, which could keep the reader waiting or never end.
 
-    :raises CorruptionError: when it is no regular file.
+    :param follow: a symbolic link is what it leads to; else it is refused.
+    :param dir_fd: an open directory that ``path`` is relative to.
+    :raises CorruptionError: when it is not a regular file.
+    :raises OSError: as ``open(2)``.
     """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW, dir_fd=dir_fd)
     except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise CorruptionError(f"{path}: is a socket; expected a regular file") from None
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link; a socket
+            raise
+        raise CorruptionError(f"{path}: expected a regular file, got {os.strerror(error.errno)}") from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise CorruptionError(f"{path}: expected a regular file, got {stat.filemode(mode)}")
+    except BaseException:
         os.close(descriptor)
-        raise CorruptionError(f"{path}: is a directory, FIFO or device; expected a regular file")
+        raise
     return descriptor
 
 
@@ -330,7 +338,7 @@ def lock_owner(path: str) -> int | None:
             continue
         if (own.st_dev, own.st_ino) == (status.st_dev, status.st_ino):
             return os.getpid()
-    descriptor = open_regular(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # whatever it is
     try:
         answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     finally:

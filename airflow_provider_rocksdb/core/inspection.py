@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from airflow_provider_rocksdb.core.checkpoint import RECORD_END, RECORD_NAME, Checkpoint, decode_checkpoint
+from airflow_provider_rocksdb.core.checkpoint_record import (
+    RECORD_END,
+    RECORD_NAME,
+    Checkpoint,
+    decode_checkpoint,
+)
 from airflow_provider_rocksdb.core.directory import Directory, LocalDirectory
 from airflow_provider_rocksdb.core.errors import (
     CancelledError,

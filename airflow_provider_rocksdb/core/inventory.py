@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 
 from airflow_provider_rocksdb.core import durable
-from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME, Checkpoint, read_own_checkpoint
-from airflow_provider_rocksdb.core.errors import IncompleteError
+from airflow_provider_rocksdb.core.checkpoint_record import RECORD_NAME, Checkpoint, read_own_checkpoint
+from airflow_provider_rocksdb.core.errors import CorruptionError, IncompleteError
 from airflow_provider_rocksdb.core.format.filename import FileType, leveldb_table_file_name, parse_file_name
 from airflow_provider_rocksdb.core.live_database import LiveDatabase, LiveFile, MovedOn, Snapshot, open_live_database
 from airflow_provider_rocksdb.core.paths import DatabasePaths
@@ -91,10 +92,15 @@ def _file(directory: str, name: str) -> DatabaseFile:
     path = os.path.join(directory, name)
     parsed = parse_file_name(name)
     try:
-        size = os.stat(path).st_size
+        status = os.lstat(path)
     except FileNotFoundError:
         raise IncompleteError(f"{path}: is missing") from None
-    return DatabaseFile(name, path, size, parsed.type if parsed else None)
+    if not stat.S_ISREG(status.st_mode):  # a link would have a backup hold what lies elsewhere
+        raise CorruptionError(
+            f"{path}: expected a regular file, got {stat.filemode(status.st_mode)}; of a database with links take a "
+            "checkpoint"
+        )
+    return DatabaseFile(name, path, status.st_size, parsed.type if parsed else None)
 
 
 def _read_foreign(directory: str, database: LiveDatabase, snapshot: Snapshot) -> tuple[list[DatabaseFile], int]:

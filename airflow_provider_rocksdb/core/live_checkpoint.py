@@ -26,7 +26,8 @@ from collections.abc import Iterator, Mapping
 
 from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.capture import FileCapture, WalCapture
-from airflow_provider_rocksdb.core.checkpoint import Building, Checkpoint, CheckpointFile, building
+from airflow_provider_rocksdb.core.checkpoint import Building, building
+from airflow_provider_rocksdb.core.checkpoint_record import Checkpoint, CheckpointFile
 from airflow_provider_rocksdb.core.errors import CancelledError, CheckpointTimeoutError, CorruptionError
 from airflow_provider_rocksdb.core.format.filename import wal_file_name
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,6 +16,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _JOIN_SECONDS = 60.0
+_POLL_SECONDS = 0.5
+_STOP_SECONDS = 2.0  # for what is under way; a scheduler kills after five
+_BRIEF_SECONDS = 1.5
 
 
 @dataclass
@@ -39,7 +44,8 @@ def run_parallel(
 
     :param goes_on: asked after each failure whether to begin further items.
     :param on_tick: called every ``tick_seconds`` in the calling thread.
-    :param stop: set it, and nothing more is begun; ``work`` looks at it itself.
+    :param stop: set it, and nothing more is begun; ``work`` looks at it itself. What does not, because a server does
+        not answer, is left behind in its thread, which ends with the process.
     :raises CancelledError: when ``stop`` was set.
     """
     run = _Run(work, items, goes_on, stop)
@@ -50,20 +56,42 @@ def run_parallel(
     try:
         for thread in threads:
             thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(tick_seconds)
-                if thread.is_alive():
-                    on_tick()
-    except BaseException:
+        next_tick = time.monotonic() + tick_seconds
+        while any(thread.is_alive() for thread in threads) and not (stop is not None and stop.is_set()):
+            _join(threads, min(_POLL_SECONDS, tick_seconds))
+            if time.monotonic() >= next_tick:
+                next_tick += tick_seconds
+                on_tick()
+    finally:
         run.ended.set()
-        for thread in threads:
-            thread.join(_JOIN_SECONDS)
-        raise
+        _join(threads, _STOP_SECONDS if stop is not None and stop.is_set() else _JOIN_SECONDS)
     if stop is not None and stop.is_set():
         raise CancelledError(f"stopped with {len(run.waiting)} of {run.total} not begun; nothing was committed")
     run.outcome.not_begun = len(run.waiting)
     return run.outcome
+
+
+def run_briefly(call: Callable[[], object], seconds: float = _BRIEF_SECONDS) -> None:
+    """Call something that is only tidy, and leave it behind in its thread when it takes too long.
+
+    Its errors are nobody's.
+    """
+
+    def work() -> None:
+        with contextlib.suppress(BaseException):
+            call()
+
+    thread = threading.Thread(target=work, name="rocksdb-tidy", daemon=True)
+    thread.start()
+    thread.join(seconds)
+
+
+def _join(threads: list[threading.Thread], seconds: float) -> None:
+    """Wait for all threads together."""
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class _Run(Generic[T, R]):

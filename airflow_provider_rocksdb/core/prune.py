@@ -36,9 +36,9 @@ from airflow_provider_rocksdb.core.repository_marks import (
     DELETE_WITHIN_SECONDS,
     RESERVED_SECONDS,
     Marks,
-    decode_reservation,
     elapsed,
     list_marks,
+    read_reservation,
 )
 from airflow_provider_rocksdb.core.repository_objects import Metas, Objects, Unreferenced, find_referenced
 from airflow_provider_rocksdb.core.retention import BackupTime, RetentionPolicy, plan_retention
@@ -198,7 +198,7 @@ class _Prune:
             self.failures[path] = "cannot be deleted: the store does not tell when it was written"
             del new[path]
         if new and not dry_run:
-            self.storage.make_folders((MARKS,))
+            self._request(MARKS, lambda: self.storage.make_folders((MARKS,)))
             new = {
                 path: new[path] for path in self._each(sorted(new), lambda path: self._write(mark_name(path), _MARK))
             }
@@ -243,9 +243,7 @@ class _Prune:
         reserved: set[str] = set()
         for name in sorted(set(marks.reserved) - set(old)):
             with contextlib.suppress(NotFoundError, FileNotFoundError):  # its backup has ended: a meta tells more
-                reserved |= decode_reservation(
-                    self._request(f"{MARKS}/{name}", partial(self.storage.read, f"{MARKS}/{name}"))
-                )
+                reserved |= self._request(f"{MARKS}/{name}", partial(read_reservation, self.storage, name))
         self.metas.read()
         return self._view(marks, now, frozenset(reserved))
 

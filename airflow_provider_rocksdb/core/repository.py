@@ -39,6 +39,7 @@ from airflow_provider_rocksdb.core.errors import (
 )
 from airflow_provider_rocksdb.core.format.backup_meta import BackupFile, BackupMeta, encode_backup_meta
 from airflow_provider_rocksdb.core.inventory import DatabaseFile, Inventory
+from airflow_provider_rocksdb.core.parallel import run_briefly
 from airflow_provider_rocksdb.core.repository_files import find_checksums, is_shared, name_shared_files
 from airflow_provider_rocksdb.core.repository_layout import (
     CLAIM_PREFIX,
@@ -63,7 +64,7 @@ from airflow_provider_rocksdb.core.repository_listing import (
 )
 from airflow_provider_rocksdb.core.repository_marks import LastLook
 from airflow_provider_rocksdb.core.retry import check_stop, wait
-from airflow_provider_rocksdb.core.storage import Storage, translating
+from airflow_provider_rocksdb.core.storage import Storage, require_all, translating
 from airflow_provider_rocksdb.core.transfer import (
     DEFAULT_OPTIONS,
     TransferOptions,
@@ -169,8 +170,7 @@ class _Backup:
         except TransferError:
             raise  # the storage does not answer: cleaning up would only take long
         except BaseException:
-            self.storage.remove(self.written)
-            self.last_look.end()
+            run_briefly(self._clear_away)
             raise
         self._commit(encode_backup_meta(meta))
         self.storage.remove([self._claim_name()])
@@ -221,13 +221,12 @@ class _Backup:
             self.backup_id = next_backup_id([*self._list(META), *self._list(PRIVATE)])
             folder, name = private_folder(self.backup_id), self._claim_name()
             self.written = [name]
-            self.storage.make_folders((META, SHARED, folder))
-            self.options.retry(
-                lambda name=name: self.storage.write(name, content),  # type: ignore[misc]  # bound in this round
-                self.storage,
-                f"{self.storage.url}/{name}",
-                self.stop,
-            )
+
+            def write(folder: str = folder, name: str = name) -> None:
+                self.storage.make_folders((META, SHARED, folder))
+                self.storage.write(name, content)
+
+            self.options.retry(write, self.storage, f"{self.storage.url}/{name}", self.stop)
             if set(self._list(folder)) == {CLAIM_PREFIX + self.claim}:
                 return
             self.storage.remove([name])
@@ -310,11 +309,21 @@ class _Backup:
         except (FileExistsError, TransferError) as error:
             failure = error  # perhaps it was written, and only the answer was lost
         try:
-            found = self.options.retry(lambda: self.storage.read(name), self.storage, what)
+            found = self.options.retry(lambda: self._read_back(name, data), self.storage, what)
         except FileNotFoundError:
             raise failure or TransferError(f"{what}: was written, and is not there") from failure
         if found != data:
             raise BusyError(f"{what}: another run, or BackupEngine, took this id meanwhile; try again") from failure
+
+    def _clear_away(self) -> None:
+        self.storage.remove(self.written)
+        self.last_look.end()
+
+    def _read_back(self, name: str, data: bytes) -> bytes:
+        found = self.storage.read(name)
+        if data.startswith(found):  # the beginning of another run's would differ: each has its own claim in it
+            require_all(name, len(found), len(data))
+        return found
 
     def _result(self, meta: BackupMeta) -> BackupResult:
         uploaded = {item.name for item in self.uploaded}

@@ -83,7 +83,7 @@ def _look_at(file: DatabaseFile) -> tuple[str | None, int]:
     """Session id, None for blob files, and modification time of a local file."""
     with durable.named_errors():
         try:
-            descriptor = os.open(file.path, os.O_RDONLY)
+            descriptor = durable.open_regular(file.path, follow=False)
         except FileNotFoundError:
             raise IncompleteError(f"{file.path}: is missing, expected {file.size} bytes") from None
     try:

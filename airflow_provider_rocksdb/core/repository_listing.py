@@ -150,7 +150,7 @@ def read_meta(
     if size > MAX_META_BYTES:
         raise CorruptionError(f"{what}: {size} bytes; at most {MAX_META_BYTES} are read")
     with translating(what):
-        data = options.retry(lambda: storage.read(name), storage, what, stop)
+        data = options.retry(lambda: storage.read(name, size), storage, what, stop)
     try:
         meta = decode_backup_meta(data)
     except RocksDBError as error:
@@ -176,7 +176,7 @@ def read_identity(storage: Storage, file: BackupFile, options: TransferOptions, 
         return ""
     what = f"{storage.url}/{file.path}"
     with translating(what):
-        data = options.retry(lambda: storage.read(file.path), storage, what, stop)
+        data = options.retry(lambda: storage.read(file.path, file.size), storage, what, stop)
     return data[:_MAX_IDENTITY_BYTES].decode("ascii", "replace").strip()
 
 

@@ -52,6 +52,7 @@ COMMIT_WITHIN_SECONDS = 1800.0
 RESERVED_SECONDS = COMMIT_WITHIN_SECONDS + WAIT_SECONDS  # then a reservation counts no more, and is litter
 
 _POLL_SECONDS = 2.0
+_END = "end"
 
 
 def elapsed() -> float:
@@ -83,13 +84,26 @@ def list_marks(storage: Storage, options: TransferOptions, stop: threading.Event
 
 
 def encode_reservation(paths: Iterable[str]) -> bytes:
-    """Write a reservation: one path a line."""
-    return "".join(f"{path}\n" for path in sorted(paths)).encode()
+    """Write a reservation: one path a line, and a last line by which a whole one is told."""
+    return "".join(f"{path}\n" for path in (*sorted(paths), _END)).encode()
 
 
-def decode_reservation(data: bytes) -> frozenset[str]:
-    """Read a reservation; whatever it holds, it can only keep objects from being deleted."""
-    return frozenset(data.decode("utf-8", "replace").splitlines())
+def decode_reservation(data: bytes, where: str) -> frozenset[str]:
+    """Read a reservation; whatever it holds, it can only keep objects from being deleted.
+
+    :raises OSError: when it is cut, so that it is read again: what is missing would be deleted.
+    """
+    if not data.endswith(f"{_END}\n".encode()):
+        raise OSError(f"{where}: a reservation that ends after {len(data)} bytes, without its last line {_END!r}")
+    return frozenset(data.decode("utf-8", "replace").splitlines()[:-1])
+
+
+def read_reservation(storage: Storage, name: str) -> frozenset[str]:
+    """Read a reservation in ``unreferenced/``.
+
+    :raises OSError: when it cannot be read whole.
+    """
+    return decode_reservation(storage.read(f"{MARKS}/{name}"), f"{storage.url}/{MARKS}/{name}")
 
 
 class LastLook:
@@ -128,13 +142,13 @@ class LastLook:
     def _reserve(self, paths: Iterable[str]) -> None:
         data = encode_reservation(paths)
         self._has_reserved = True
-        self._storage.make_folders((MARKS,))
-        self._options.retry(
-            lambda: self._storage.write(self.reservation, data),
-            self._storage,
-            f"{self._storage.url}/{self.reservation}",
-            self._stop,
-        )
+        what = f"{self._storage.url}/{self.reservation}"
+
+        def write() -> None:
+            self._storage.make_folders((MARKS,))
+            self._storage.write(self.reservation, data)
+
+        self._options.retry(write, self._storage, what, self._stop)
 
     def _wait_for_deletions(self) -> None:
         """Wait for each prune that may have read ``unreferenced/`` before the reservation was there."""

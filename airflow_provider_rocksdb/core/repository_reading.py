@@ -10,7 +10,7 @@ import google_crc32c
 
 from airflow_provider_rocksdb.core.errors import TransferError
 from airflow_provider_rocksdb.core.parallel import Outcome, run_parallel
-from airflow_provider_rocksdb.core.storage import Storage
+from airflow_provider_rocksdb.core.storage import Storage, require_all
 from airflow_provider_rocksdb.core.transfer import Meter, TransferOptions
 
 _GIVE_UP_AFTER = 10  # objects that could not be read in spite of every attempt
@@ -79,6 +79,7 @@ def _read_once(storage: Storage, name: str, size: int, meter: Meter) -> ReadObje
                 crc = google_crc32c.extend(crc, chunk)
                 got += len(chunk)
                 meter.count(len(chunk))
+            require_all(name, got, size)
     except BaseException:
         meter.count(-got)
         raise

@@ -15,7 +15,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from airflow_provider_rocksdb.core.archive_listing import Beginning, read_beginnings
-from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME, Checkpoint, decode_checkpoint
+from airflow_provider_rocksdb.core.checkpoint_record import RECORD_NAME, Checkpoint, decode_checkpoint
 from airflow_provider_rocksdb.core.completeness import check_completeness
 from airflow_provider_rocksdb.core.errors import CancelledError, RocksDBError
 from airflow_provider_rocksdb.core.inspection import gravest

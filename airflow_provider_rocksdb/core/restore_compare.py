@@ -56,7 +56,7 @@ def checksum_file(path: str, stop: threading.Event | None) -> int:
     :raises CancelledError: when ``stop`` was set.
     """
     crc = 0
-    with open(path, "rb", buffering=0) as file:
+    with os.fdopen(durable.open_regular(path), "rb", buffering=0) as file:
         while chunk := file.read(durable.COPY_CHUNK_BYTES):
             check_stop(stop)
             crc = google_crc32c.extend(crc, chunk)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from airflow_provider_rocksdb.core.checkpoint import RECORD_NAME
+from airflow_provider_rocksdb.core.checkpoint_record import RECORD_NAME
 from airflow_provider_rocksdb.core.completeness import check_completeness
 from airflow_provider_rocksdb.core.database_lock import require_closed
 from airflow_provider_rocksdb.core.errors import (
@@ -169,7 +169,7 @@ def _describe_directory(storage: Storage, options: TransferOptions, stop: thread
     found = check_completeness(storage.path(""), filesystem=storage.own_file_system(), stop=stop)
     found.raise_for_state()
     names = options.retry(lambda: storage.list(""), storage, storage.url, stop)
-    current = options.retry(lambda: storage.read(_CURRENT), storage, f"{storage.url}/{_CURRENT}", stop)
+    current = options.retry(lambda: storage.read(_CURRENT, names[_CURRENT]), storage, f"{storage.url}/{_CURRENT}", stop)
     wanted = {_CURRENT, os.fsdecode(current).strip(), newest_options(names), CONFIG_NAME}
     files = [
         SourceFile(name, name, size, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 
-from airflow_provider_rocksdb.core.checkpoint import decode_checkpoint
+from airflow_provider_rocksdb.core.checkpoint_record import decode_checkpoint
 from airflow_provider_rocksdb.core.durable import read_small_file
 from airflow_provider_rocksdb.core.errors import CorruptionError, InvalidArgumentError, RocksDBError
 from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name

@@ -27,6 +27,8 @@ from airflow_provider_rocksdb.core.live_database import Snapshot, newest_options
 
 CHILD_MODULE = "airflow_provider_rocksdb.core.database"
 _CARRIED_FILES = ("IDENTITY", "rocksdict-config.json")
+# RocksDB reads untrusted bytes there: no credential from the environment comes near them
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD")
 _POLL_SECONDS = 0.05
 
 
@@ -84,7 +86,8 @@ def _fill(place: str, directory: str, snapshot: Snapshot, files: Iterable[str]) 
 
 
 def _run_child(place: str, timeout_seconds: float, stop: threading.Event | None) -> tuple[str, str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     with subprocess.Popen(  # noqa: S603 -- our own module, in our own interpreter
         [sys.executable, "-m", CHILD_MODULE, place],
         stdin=subprocess.DEVNULL,

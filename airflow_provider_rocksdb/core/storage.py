@@ -37,18 +37,18 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_rocksdb.core import durable, ftp
+from airflow_provider_rocksdb.core import durable, ftp, local_storage
 from airflow_provider_rocksdb.core.driver_errors import is_full, is_missing, is_refusal
 from airflow_provider_rocksdb.core.drivers import (
     find_create_condition,
     find_move,
-    limit_silence,
+    limit_options,
+    limit_waiting,
     make_folder,
     remove_folder,
 )
 from airflow_provider_rocksdb.core.errors import (
     AccessError,
-    ExistsError,
     InvalidArgumentError,
     NoSpaceError,
     NotFoundError,
@@ -61,7 +61,6 @@ _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci",
 _MAX_PARTS = 9000  # S3 allows 10,000
 _PART_BYTES = 8 * 1024 * 1024
 _PREFETCHED_REQUESTS = 64  # of 32 KiB each
-_NO_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _TIMES = ("mtime", "LastModified", "last_modified", "modified", "modify", "updated", "created")
 _WRONG_USE = (ValueError, TypeError, ImportError)
@@ -104,7 +103,7 @@ class Storage:
         self._move = None if self._is_object_store else find_move(type(filesystem))
         self.renames = self.is_local or self._move is not None
         self.lists_trees = _has_own_find(type(filesystem))
-        limit_silence(filesystem)
+        limit_waiting(filesystem)
         self._own = threading.local()
         self._own.filesystem = filesystem  # for this thread, which has brought it
 
@@ -161,10 +160,15 @@ class Storage:
         names = ((entry["name"].strip("/"), entry.get("size")) for entry in entries.values())
         return {f"{folder}/{name.removeprefix(below)}": size for name, size in names if name.startswith(below)}
 
-    def read(self, name: str) -> bytes:
-        """Whole content of a file; the caller knows that it is small."""
+    def read(self, name: str, size: int | None = None) -> bytes:
+        """Whole content of a file; the caller knows that it is small.
+
+        :param size: in bytes, as far as it is known.
+        :raises OSError: when less came.
+        """
         with _telling_missing():
             data: bytes = self.own_file_system().cat_file(self.path(name))
+        require_all(self.path(name), len(data), size)
         return data
 
     def size(self, name: str) -> int | None:
@@ -209,7 +213,7 @@ class Storage:
         """Create folders where the file system has such things."""
         for folder in (*folders, *((INCOMING,) if self.renames else ())):
             if self.is_local:
-                _make_local_folders(self.path(folder))
+                local_storage.make_folders(self.path(folder))
             elif not self._is_object_store:
                 make_folder(self.own_file_system(), self.path(folder))
 
@@ -231,9 +235,11 @@ class Storage:
         if (self.filesystem.async_impl and not self._is_ssh) or isinstance(self.filesystem, MemoryFileSystem):
             return self.filesystem
         if not hasattr(self._own, "filesystem"):
-            options = {**self.filesystem.storage_options, "skip_instance_cache": True}
-            self._own.filesystem = type(self.filesystem)(*self.filesystem.storage_args, **options)
-            limit_silence(self._own.filesystem)
+            given = self.filesystem
+            options = {**limit_options(given), **given.storage_options, "skip_instance_cache": True}
+            own = type(given)(*given.storage_args, **options)
+            limit_waiting(own)
+            self._own.filesystem = own
         return self._own.filesystem
 
     def drop_file_system(self) -> None:
@@ -251,7 +257,7 @@ class Storage:
         """
         path = self.path(name)
         if self.is_local:
-            with _open_local(path) as file:
+            with local_storage.open_new(path) as file:
                 yield file
             return
         filesystem = self.own_file_system()
@@ -280,7 +286,7 @@ class Storage:
         :raises FileExistsError: when the name is taken and may not be replaced.
         """
         source, target = self.path(temporary), self.path(name)
-        if not replace and self.is_local and _link_local(source, target):
+        if not replace and self.is_local and local_storage.link(source, target):
             return
         if not replace and self.size(name) is not None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
@@ -292,8 +298,10 @@ class Storage:
         try:
             move(filesystem, source, target)
         except Exception:
-            filesystem.invalidate_cache()
-            if not replace or not filesystem.exists(target):
+            is_there = self.size(name) is not None
+            if is_there and self.size(temporary) is None:
+                return  # it was done, and only the answer was lost
+            if not replace or not is_there:
                 raise
             filesystem.rm_file(target)
             move(filesystem, source, target)
@@ -319,7 +327,7 @@ class Storage:
         """
         path = self.path(name)
         if self.is_local:
-            _create_local(path, data)
+            local_storage.create(path, data)
             return
         if self.size(name) is not None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
@@ -345,14 +353,27 @@ class Storage:
                 raise
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files as far as that is possible and allowed; folders that are empty then go too."""
-        filesystem, folders = self.own_file_system(), set()
+        """Remove files as far as that is possible and allowed; folders that are empty then go too.
+
+        A storage that does not answer is asked once.
+        """
+        folders = set()
         for name in names:
             folders.add(name.rpartition("/")[0])
-            with contextlib.suppress(Exception):
-                filesystem.rm_file(self.path(name))
+            try:
+                self.own_file_system().rm_file(self.path(name))
+            except Exception as error:  # noqa: BLE001 -- what is left is known as litter
+                if translate_error(error, name) is None:
+                    return
         for folder in folders:
             self.remove_folder(folder)
+
+    def remove_incoming(self, prefix: str = "") -> None:
+        """Remove what writers that died have left in ``incoming/``, and that folder, as far as that is possible."""
+        if self.renames:
+            with contextlib.suppress(Exception):
+                self.remove([f"{INCOMING}/{name}" for name in self.list(INCOMING) if name.startswith(prefix)])
+            self.remove_folder(INCOMING)
 
     def remove_folder(self, folder: str) -> None:
         """Remove a folder if it is there and empty, as far as that is allowed."""
@@ -405,6 +426,15 @@ def _telling_missing() -> Iterator[None]:
         raise FileNotFoundError(errno.ENOENT, str(error)) from error
 
 
+def require_all(where: str, got: int, size: int | None) -> None:
+    """Check that reading did not end early, as a connection may without an error.
+
+    :raises OSError: so that it is tried again.
+    """
+    if size is not None and got < size:
+        raise OSError(f"{where}: ended after {got} of {size} bytes")
+
+
 def _has_own_find(kind: type[AbstractFileSystem]) -> bool:
     """Whether a kind of file system lists trees itself, and not folder by folder."""
     if issubclass(kind, AsyncFileSystem):
@@ -440,51 +470,3 @@ def _discard(file: Any) -> None:
     if not getattr(file, "closed", True):
         with contextlib.suppress(Exception):
             file.close()
-
-
-@contextlib.contextmanager
-def _open_local(path: str) -> Iterator[Any]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            yield file
-            os.fsync(descriptor)
-    except BaseException:
-        os.unlink(path)
-        raise
-
-
-def _make_local_folders(path: str) -> None:
-    """Create a folder and its parents, each name durable."""
-    if os.path.isdir(path):
-        return
-    parent = os.path.dirname(path)
-    if parent != path:
-        _make_local_folders(parent)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-        durable.fsync_directory(parent)
-
-
-def _link_local(source: str, target: str) -> bool:
-    """Give a file a name that nobody has; False where there are no hard links."""
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno in _NO_LINK:
-            return False
-        raise
-    os.unlink(source)
-    return True
-
-
-def _create_local(path: str, data: bytes) -> None:
-    try:
-        durable.write_file(path, data, exclusive=True)
-    except ExistsError:
-        raise
-    except OSError as error:
-        if error.errno not in _NO_LINK:
-            raise
-        durable.create_file(path, data)  # no hard links here: a name at once, and content that a reader checks
-        durable.fsync_directory(os.path.dirname(path))

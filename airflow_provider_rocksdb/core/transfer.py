@@ -8,6 +8,7 @@ holds is a file system's own buffer: one part of 8 MiB, and the copy that is bei
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 import google_crc32c
 
-from airflow_provider_rocksdb.core.durable import named_errors
+from airflow_provider_rocksdb.core.durable import named_errors, open_regular
 from airflow_provider_rocksdb.core.errors import (
     CorruptionError,
     IncompleteError,
@@ -284,8 +285,8 @@ def read_chunks(item: UploadItem, chunk_bytes: int) -> Iterator[bytes]:
     else:
         try:
             with named_errors():
-                file = open(item.source, "rb", buffering=0)  # noqa: SIM115 -- closed below
-            with file:
+                descriptor = open_regular(item.source, follow=False)
+            with os.fdopen(descriptor, "rb", buffering=0) as file:
                 while chunk := file.read(chunk_bytes):
                     got += len(chunk)
                     if got > item.size:

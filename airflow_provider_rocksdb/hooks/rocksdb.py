@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fsspec import AbstractFileSystem
 
-    from airflow_provider_rocksdb.core.checkpoint import Checkpoint
+    from airflow_provider_rocksdb.core.checkpoint_record import Checkpoint
 
 Mode = Literal["live", "exclusive"]
 

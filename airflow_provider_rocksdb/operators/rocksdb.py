@@ -79,7 +79,7 @@ class RocksDBCreateCheckpointOperator(RocksDBPathsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the checkpoint; return its summary."""
-        from airflow_provider_rocksdb.core.checkpoint import same_run
+        from airflow_provider_rocksdb.core.checkpoint_record import same_run
 
         with self.stoppable() as stop:
             paths = self.get_paths()

@@ -14,7 +14,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
 from airflow_provider_rocksdb.core import live_checkpoint
-from airflow_provider_rocksdb.core.checkpoint import Checkpoint, read_checkpoint
+from airflow_provider_rocksdb.core.checkpoint_record import Checkpoint, read_checkpoint
 from airflow_provider_rocksdb.hooks.rocksdb import RocksDBHook
 from airflow_provider_rocksdb.operators.rocksdb import (
     RocksDBCreateCheckpointOperator,

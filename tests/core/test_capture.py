@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_rocksdb.core import durable, live_checkpoint
-from airflow_provider_rocksdb.core.checkpoint import Checkpoint
+from airflow_provider_rocksdb.core.checkpoint_record import Checkpoint
 from airflow_provider_rocksdb.core.completeness import State, check_completeness
 from airflow_provider_rocksdb.core.errors import CrossDeviceError, NoSpaceError
 from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint

@@ -14,15 +14,13 @@ from rocksdict import Checkpoint as StockCheckpoint
 from rocksdict import Rdict
 
 from airflow_provider_rocksdb.core import durable
-from airflow_provider_rocksdb.core.checkpoint import (
+from airflow_provider_rocksdb.core.checkpoint import check_deletable, delete_checkpoint, require_checkpoint_here
+from airflow_provider_rocksdb.core.checkpoint_record import (
     Checkpoint,
     CheckpointFile,
-    check_deletable,
     decode_checkpoint,
-    delete_checkpoint,
     is_unchanged,
     read_checkpoint,
-    require_checkpoint_here,
     same_run,
 )
 from airflow_provider_rocksdb.core.errors import (

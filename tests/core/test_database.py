@@ -12,7 +12,8 @@ import pytest
 from rocksdict import Options, Rdict
 
 from airflow_provider_rocksdb.core import database as database_module
-from airflow_provider_rocksdb.core.checkpoint import delete_checkpoint, read_checkpoint
+from airflow_provider_rocksdb.core.checkpoint import delete_checkpoint
+from airflow_provider_rocksdb.core.checkpoint_record import read_checkpoint
 from airflow_provider_rocksdb.core.completeness import State, check_completeness
 from airflow_provider_rocksdb.core.database import create_exclusive_checkpoint
 from airflow_provider_rocksdb.core.errors import (

@@ -215,7 +215,7 @@ ABLATIONS: dict[str, tuple[str, Any, str, Any]] = {
     "the prune deletes at any time": ("prune, backup", prune, "DELETE_WITHIN_SECONDS", float("inf")),
     "the prune reads metas once": ("prune, backup", Metas, "read", _read_once),
     "the prune reads metas before reservations": ("backup, prune", prune._Prune, "_look_again", _metas_first),
-    "the prune reads no reservations": ("backup, prune", prune, "decode_reservation", lambda _: frozenset()),
+    "the prune reads no reservations": ("backup, prune", prune, "read_reservation", lambda *_: frozenset()),
     "the prune knows no grace period": ("backup, first prune", interleaving, "GRACE", 0.0),
     "the prune frees the highest id": ("sleeps", Objects, "_gone_ids", _all_gone_ids),
 }

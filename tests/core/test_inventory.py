@@ -10,7 +10,7 @@ import pytest
 from rocksdict import Checkpoint as StockCheckpoint
 from rocksdict import Options, Rdict
 
-from airflow_provider_rocksdb.core.checkpoint import read_checkpoint
+from airflow_provider_rocksdb.core.checkpoint_record import read_checkpoint
 from airflow_provider_rocksdb.core.errors import (
     CorruptionError,
     IncompleteError,

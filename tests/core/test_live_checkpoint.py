@@ -18,7 +18,7 @@ from rocksdict import BlockBasedOptions, Options, Rdict, SstFileWriter
 from rocksdict import Checkpoint as StockCheckpoint
 
 from airflow_provider_rocksdb.core import live_checkpoint
-from airflow_provider_rocksdb.core.checkpoint import Checkpoint, read_checkpoint
+from airflow_provider_rocksdb.core.checkpoint_record import Checkpoint, read_checkpoint
 from airflow_provider_rocksdb.core.completeness import State, check_completeness
 from airflow_provider_rocksdb.core.errors import (
     CancelledError,

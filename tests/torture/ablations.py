@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow_provider_rocksdb.core import capture, durable, live_checkpoint, live_database
 from airflow_provider_rocksdb.core.capture import FileCapture, WalCapture
-from airflow_provider_rocksdb.core.checkpoint import CheckpointFile
+from airflow_provider_rocksdb.core.checkpoint_record import CheckpointFile
 from airflow_provider_rocksdb.core.format import options_file
 from airflow_provider_rocksdb.core.format.filename import wal_file_name
 from airflow_provider_rocksdb.core.format.manifest import ColumnFamily, Version

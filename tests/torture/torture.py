@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from airflow_provider_rocksdb.core import live_checkpoint
-from airflow_provider_rocksdb.core.checkpoint import Checkpoint
+from airflow_provider_rocksdb.core.checkpoint_record import Checkpoint
 from airflow_provider_rocksdb.core.errors import RocksDBError
 from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 from tests.core.databases import ROOT
