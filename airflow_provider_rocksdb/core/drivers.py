@@ -10,7 +10,7 @@ sshfs        only the coroutine ``_mv`` renames (``posix-rename@openssh.com``); 
 ===========  ===========================================================================================
 
 Every call on a network ends in a limited time. These drivers do that by themselves: s3fs (5 s to connect, 15 s without
-a byte), adlfs (20 and 60), gcsfs (300 for a request), ftp (30). The others get limits from here.
+a byte), adlfs (20 and 60), ftp (30). The others get limits from here: gcsfs waits for ever.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _CONNECT_SECONDS = 20
 SILENCE_SECONDS = 60
 _S3FS_RETRIES = 5  # unless somebody has set another number
 _TIMEOUTS: dict[str, dict[str, int]] = {
+    "GCSFileSystem": {"requests_timeout": 300},  # for a whole request: a part of 8 MiB on a slow line
     "SFTPFileSystem": {"timeout": _CONNECT_SECONDS},
     "SSHFileSystem": {"connect_timeout": _CONNECT_SECONDS, "login_timeout": SILENCE_SECONDS, "keepalive_interval": 15},
     "WebdavFileSystem": {"timeout": SILENCE_SECONDS},  # httpx has 5 s, in which a large file is not put away

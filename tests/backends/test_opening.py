@@ -12,7 +12,7 @@ from airflow_provider_rocksdb.core.errors import AccessError, InvalidArgumentErr
 from airflow_provider_rocksdb.core.repository import list_backups
 from airflow_provider_rocksdb.core.storage import translating
 from airflow_provider_rocksdb.hooks.storage import resolve_storage
-from tests.backends.backends import SECRET, USER
+from tests.backends.backends import SECRET, USER, gcs_options
 from tests.backends.conftest import Connect
 from tests.backends.proxy import proxy
 from tests.core.repositories import ONCE
@@ -57,14 +57,18 @@ def test_ftp_connection_without_login(connect: Connect) -> None:
         resolve_storage("ftp://127.0.0.1/db", connect("ftp", host="127.0.0.1"))
 
 
-@pytest.mark.parametrize("name", ["s3", "sftp", "sshfs", "ftp", "webdav"])
+@pytest.mark.parametrize("name", ["s3", "gcs", "sftp", "sshfs", "ftp", "webdav"])
 def test_silent_server(
     name: str, request: pytest.FixtureRequest, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that answers no more is given up in the time that the driver's option, or ours, says."""
     monkeypatch.setattr(drivers, "SILENCE_SECONDS", 1)
-    server = request.getfixturevalue("s3_server" if name == "s3" else f"{name.replace('sshfs', 'sftp')}_process")
-    with proxy(server.port) as through:
+    if name == "gcs":
+        port = request.getfixturevalue("gcs_port")
+    else:
+        server = request.getfixturevalue("s3_server" if name == "s3" else f"{name.replace('sshfs', 'sftp')}_process")
+        port = server.port
+    with proxy(port) as through:
         options: dict[str, Any] = {"port": through.port, "username": USER, "password": SECRET, "timeout": 1}
         if name == "s3":
             limits = {"read_timeout": 1, "retries": {"max_attempts": 0}}
@@ -74,6 +78,9 @@ def test_silent_server(
                 storage_options={**server.storage_options, "endpoint_url": endpoint, "config_kwargs": limits},
             )
             filesystem.retries = 1
+        elif name == "gcs":
+            monkeypatch.setitem(drivers._TIMEOUTS["GCSFileSystem"], "requests_timeout", 1)
+            filesystem, root = resolve_storage("gs://any/db", storage_options=gcs_options(through.port))
         elif name == "sftp":
             from fsspec.implementations.sftp import SFTPFileSystem
 
@@ -98,6 +105,7 @@ def test_silent_server(
     [
         ("sftp", {"connect_timeout": 20, "login_timeout": 60, "keepalive_interval": 15}),
         ("webdav", {"timeout": 60}),
+        ("gs", {"requests_timeout": 300}),
         ("ftp", {}),
         ("s3", {}),
         ("unknown", {}),
