@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_standalone(tmp_path: Path) -> None:
-    """Sensors, one rescheduled and one deferred, wait until a scheduled run has made a backup, and return that."""
+    """Sensors, one rescheduled and one deferred, wait for the backup that a scheduled run makes, and return it."""
     require_namespaces()
     db_dir, backup_dir, acknowledged = (tmp_path / name for name in ("disk/db", "repository", "disk/acknowledged"))
     extra = {"db_dir": str(db_dir), "backup_dir": str(backup_dir)}
@@ -44,6 +44,7 @@ def test_standalone(tmp_path: Path) -> None:
         first = cluster.runs("scheduled")[0]
         assert first.wait() == "success"
         assert first.run_id.startswith("scheduled__")
+        assert first.result("backup")["backup_id"] == 1
         for task_id in away:
-            assert waiting.result(task_id)["backup_id"] == first.result("backup")["backup_id"] == 1
+            assert waiting.result(task_id)["backup_id"] >= 1  # the newest when it looked
     assert count_keys(backup_dir, 1, tmp_path / "links") >= written > 0

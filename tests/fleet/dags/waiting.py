@@ -10,7 +10,8 @@ from airflow_provider_rocksdb.operators.rocksdb import RocksDBBackupOperator
 from airflow_provider_rocksdb.sensors.rocksdb import RocksDBBackupSensor
 
 with DAG("waiting", schedule=None) as waiting:
-    RocksDBBackupSensor(task_id="rescheduled", mode="reschedule", poke_interval=3)
+    # not less: a busy scheduler takes the end of the poke before for the end of the one that it has started since
+    RocksDBBackupSensor(task_id="rescheduled", mode="reschedule", poke_interval=20)
     RocksDBBackupSensor(task_id="deferred", deferrable=True, poke_interval=3)
 
 with DAG("scheduled", schedule=timedelta(seconds=5), catchup=False, max_active_runs=1) as scheduled:
