@@ -7,6 +7,7 @@ makes a database with a writer and an Airflow of its own, runs the DAG twice and
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 
 if __name__ == "__main__":  # before Airflow is imported: it gets a home of its own
     from rocksdb_demo import Demo
@@ -22,7 +23,9 @@ from airflow_provider_rocksdb.operators.rocksdb import (
 from airflow_provider_rocksdb.sensors.rocksdb import RocksDBCheckpointSensor
 from airflow_provider_rocksdb.transfers.rocksdb_to_fsspec import RocksDBToFsspecOperator
 
-with DAG("example_rocksdb_backup", schedule="@hourly", catchup=False, max_active_runs=1) as dag:
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+with DAG("example_rocksdb_backup", schedule="@hourly", start_date=START, catchup=False, max_active_runs=1) as dag:
     create = RocksDBCreateCheckpointOperator(task_id="create_checkpoint")
     whole = RocksDBCheckpointSensor(task_id="checkpoint_is_whole", level="checksums", mode="reschedule")
     upload = RocksDBToFsspecOperator(task_id="upload")

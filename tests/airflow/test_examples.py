@@ -17,10 +17,8 @@ AIRFLOW_2 = version("apache-airflow").startswith("2.")
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("example_*.py")), ids=lambda path: path.stem)
-def test_is_a_dag_file(path: Path, request: pytest.FixtureRequest) -> None:
+def test_is_a_dag_file(path: Path) -> None:
     """A fresh process imports it, and finds at least one DAG with tasks of this provider."""
-    if AIRFLOW_2 and path.stem == "example_rocksdb_backup":
-        request.applymarker(pytest.mark.xfail(reason="Airflow 2 wants a start_date beside a schedule", strict=True))
     if "kubernetes" in path.parts:
         pytest.importorskip("kubernetes", reason="without the Kubernetes client")
     code = """

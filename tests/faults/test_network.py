@@ -8,6 +8,8 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.sftp import SFTPFileSystem  # paramiko, also where sshfs is installed
+from fsspec.registry import get_filesystem_class
 
 from airflow_provider_rocksdb.core import drivers
 from airflow_provider_rocksdb.core.errors import TransferError
@@ -110,7 +112,8 @@ def stalling(request: pytest.FixtureRequest) -> Iterator[tuple[Any, str, Network
             "webdav": {"base_url": f"http://127.0.0.1:{network.port}", "timeout": 1},
         }[request.param]
         options = {**server.storage_options, **own}
-        yield fsspec.filesystem(request.param, **options, skip_instance_cache=True), server.place, network
+        kind = SFTPFileSystem if request.param == "sftp" else get_filesystem_class(request.param)
+        yield kind(**options, skip_instance_cache=True), server.place, network
 
 
 def test_stalled_server(
