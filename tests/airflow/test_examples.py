@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from tests.airflow.conftest import AIRFLOW_HOME
 
 EXAMPLES = Path(__file__).parent.parent.parent / "example_dags"
-AIRFLOW_2 = version("apache-airflow").startswith("2.")
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("example_*.py")), ids=lambda path: path.stem)
