@@ -6,6 +6,7 @@ driver       by itself                                            here
 s3fs         15 s for an answer, 5 tries of botocore's, and those  those of botocore's; the caller has its own
              5 times
 paramiko     without end; an hour for a new channel               ``SECONDS`` for both
+sshfs        without end                                          as it is
 FTP          30 s (``timeout``)                                   as it is
 WebDAV       5 s (``timeout``)                                    as it is
 ===========  ===================================================  ================================================
@@ -26,7 +27,7 @@ _S3FS_RETRIES = 5
 
 def limit_waiting(filesystem: Any) -> None:
     """Give a file system that waits without end, or asks too often, a limit."""
-    if _has_protocol(filesystem, _SFTP) and hasattr(filesystem, "ftp"):  # not Airflow's own, which is asyncssh's
+    if _has_protocol(filesystem, _SFTP) and hasattr(filesystem, "ftp"):
         with contextlib.suppress(Exception):  # a connection that is closed already says so at its next use
             channel = filesystem.ftp.get_channel()
             if channel.gettimeout() is None:
