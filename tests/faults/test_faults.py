@@ -36,7 +36,7 @@ def quiet() -> Iterator[None]:
 def test_schedules(world: World, name: str) -> None:
     """Whatever fails when: a whole result or none, an error that says try again, and a bounded number of requests."""
     seen = Seen()
-    for seed in range(12 if "restore" in name else 40):
+    for seed in range({"archive": 150, "directory": 150, "restore": 12, "restore archive": 12}.get(name, 40)):
         run_schedule(world, name, seed, seen, Schedule.draw)
     assert seen.wrong == []
     assert seen.faults > 0
