@@ -17,6 +17,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.sftp import SFTPFileSystem
 
 from airflow_provider_rocksdb.core.archive import upload_archive
 from airflow_provider_rocksdb.core.checkpoint import delete_checkpoint
@@ -262,7 +263,8 @@ def test_wrong_password(kind: str, request: pytest.FixtureRequest, checkpoint_di
     key, value = ("auth", ("somebody", secret)) if kind == "webdav" else ("password", secret)
     inventory, text = read_inventory(str(checkpoint_dir)), ""
     try:
-        store = fsspec.filesystem(kind, **{**server.storage_options, key: value}, skip_instance_cache=True)
+        make = SFTPFileSystem if kind == "sftp" else fsspec.get_filesystem_class(kind)
+        store = make(**{**server.storage_options, key: value}, skip_instance_cache=True)
         create_backup(inventory, store, server.place, options=ONCE)
     except Exception as error:  # noqa: BLE001 -- the driver's own, when it connects at once
         text = "".join(traceback.format_exception(error))

@@ -9,7 +9,6 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.implementations.sftp import SFTPFileSystem  # paramiko, also where sshfs is installed
-from fsspec.registry import get_filesystem_class
 
 from airflow_provider_rocksdb.core import drivers
 from airflow_provider_rocksdb.core.errors import TransferError
@@ -103,17 +102,20 @@ def test_latency(checkpoints: tuple[Inventory, Inventory], s3_server: S3Server, 
 @pytest.fixture(params=["s3", "sftp", "ftp", "webdav"])
 def stalling(request: pytest.FixtureRequest) -> Iterator[tuple[Any, str, Network]]:
     """Open a server through a proxy that can stall, with time-outs as small as may be."""
-    server: Server = request.getfixturevalue(f"{request.param}_server")
+    kind = request.param
+    server: Server = request.getfixturevalue(f"{kind}_server")
     with tcp_proxy(server.port) as network:
         own: dict[str, Any] = {
             "s3": {"endpoint_url": f"http://127.0.0.1:{network.port}", "config_kwargs": IMPATIENT},
             "sftp": {"port": network.port, "banner_timeout": 1},
             "ftp": {"port": network.port, "timeout": 1},
             "webdav": {"base_url": f"http://127.0.0.1:{network.port}", "timeout": 1},
-        }[request.param]
+        }[kind]
         options = {**server.storage_options, **own}
-        kind = SFTPFileSystem if request.param == "sftp" else get_filesystem_class(request.param)
-        yield kind(**options, skip_instance_cache=True), server.place, network
+        if kind == "sftp":
+            yield SFTPFileSystem(**options, skip_instance_cache=True), server.place, network
+        else:
+            yield fsspec.filesystem(kind, **options, skip_instance_cache=True), server.place, network
 
 
 def test_stalled_server(

@@ -69,7 +69,8 @@ def _try(target: Target, data: bytes, seen: Seen) -> bool:
 
 def _shape(answer: str) -> str:
     """Return an answer without what differs each time."""
-    return re.sub(r"b?'[^']*'|b?\"[^\"]*\"|0x[0-9a-f]+|[0-9]+", "#", answer)[:200]
+    plain = re.sub(r"b?'[^']*'|b?\"[^\"]*\"|0x[0-9a-f]+", "#", answer)
+    return re.sub(r"[^A-Za-z: ]+", "#", plain)[:60]
 
 
 def _mutate(data: bytes, other: bytes, numbers: Random) -> bytes:
