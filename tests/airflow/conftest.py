@@ -132,6 +132,16 @@ def stored() -> Callable[[], str]:
 
 
 @pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make Airflow connections, which last as long as the test."""
+
+    def connect(conn_id: str, conn_type: str, **values: Any) -> None:
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": conn_type, **values}))
+
+    return connect
+
+
+@pytest.fixture
 def run_dag(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[DAG], Run]:
     """Run a DAG in this process, to its end."""
 

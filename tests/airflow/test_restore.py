@@ -27,14 +27,6 @@ Connect = Callable[..., None]
 
 
 @pytest.fixture
-def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
-    def connect(conn_id: str, conn_type: str, **values: Any) -> None:
-        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": conn_type, **values}))
-
-    return connect
-
-
-@pytest.fixture
 def checkpoint_dir(live_db: Path, tmp_path: Path) -> Path:
     create_live_checkpoint(DatabasePaths(str(live_db)), str(tmp_path / "ck"))
     return tmp_path / "ck"

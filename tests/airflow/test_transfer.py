@@ -33,14 +33,6 @@ Connect = Callable[..., None]
 
 
 @pytest.fixture
-def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
-    def connect(conn_id: str, conn_type: str, **values: Any) -> None:
-        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": conn_type, **values}))
-
-    return connect
-
-
-@pytest.fixture
 def aws(connect: Connect, s3_server: Any) -> None:
     extra = {"endpoint_url": s3_server.endpoint, "region_name": "us-east-1"}
     connect("store", "aws", login=s3_server.key, password=s3_server.secret, extra=extra)
