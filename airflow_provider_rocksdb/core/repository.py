@@ -305,7 +305,9 @@ class _Backup:
         what = f"{self.storage.url}/{name}"
         failure: Exception | None = None
         try:
-            self.options.retry(lambda: self.storage.create(name, data), self.storage, what, self.stop)
+            self.options.retry(
+                lambda: self.storage.create(name, data, require=self._require_fresh), self.storage, what, self.stop
+            )
         except (FileExistsError, TransferError) as error:
             failure = error  # perhaps it was written, and only the answer was lost
         try:
@@ -314,6 +316,14 @@ class _Backup:
             raise failure or TransferError(f"{what}: was written, and is not there") from failure
         if found != data:
             raise BusyError(f"{what}: another run, or BackupEngine, took this id meanwhile; try again") from failure
+
+    def _require_fresh(self) -> None:
+        """Check that no prune can have deleted anything since it was seen that everything is there.
+
+        :raises TransferError: when that was too long ago.
+        """
+        if not self.last_look.is_fresh:
+            raise TransferError(f"{self.storage.url}: took too long to commit; nothing was committed: try again")
 
     def _clear_away(self) -> None:
         self.storage.remove(self.written)

@@ -27,7 +27,7 @@ import errno
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -318,19 +318,22 @@ class Storage:
                 file.write(data)
             self.rename(temporary, name)
 
-    def create(self, name: str, data: bytes) -> None:
+    def create(self, name: str, data: bytes, *, require: Callable[[], None] = lambda: None) -> None:
         """Write a small file unless its name is taken, as atomically as the file system can.
 
         The caller reads it back: some stores ignore the condition, and others cannot express it.
 
+        :param require: called right before the request that writes; may raise.
         :raises FileExistsError: when the name is taken.
         """
         path = self.path(name)
         if self.is_local:
+            require()
             local_storage.create(path, data)
             return
         if self.size(name) is not None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        require()
         filesystem = self.own_file_system()
         condition = find_create_condition(type(filesystem)) if self._is_object_store else None
         if condition is not None:
