@@ -46,6 +46,7 @@ class Cluster:
     def __post_init__(self) -> None:
         (self.home / "dags").mkdir(parents=True)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+        inherited["PATH"] = f"{Path(sys.executable).parent}:{inherited['PATH']}"  # "standalone" starts "airflow"
         settings = {
             "API__HOST": "127.0.0.1",
             "API__PORT": str(self.port),
