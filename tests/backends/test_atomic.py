@@ -66,7 +66,8 @@ def test_many_create(backend: Backend) -> None:
         found = storage.read("meta/1")
     except Exception as error:  # noqa: BLE001 -- of every driver's
         # rclone's S3 may keep the bytes of one with the checksum of another: then nobody finds his own
-        assert (backend.name, type(error).__name__) == ("s3", "FlexibleChecksumError")
+        if (backend.name, type(error).__name__) != ("s3", "FlexibleChecksumError"):
+            raise
         return
     assert len([number for number in winners if b"content of %d" % number == found]) == 1
 
