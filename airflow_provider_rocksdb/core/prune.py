@@ -151,7 +151,8 @@ class _Prune:
                 self.removed = {item.path: item for item in view.find_due(self.grace_seconds)}
             else:
                 view = self._delete_due(view)
-        waiting = [view.unreferenced[path] for path in view.holding_marks() if path not in self.removed | self.marked]
+        done = self.removed.keys() | self.marked.keys()
+        waiting = [view.unreferenced[path] for path in view.holding_marks() if path not in done]
         return PruneResult(
             backup_dir=self.storage.url,
             dry_run=dry_run,

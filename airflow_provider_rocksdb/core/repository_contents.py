@@ -163,16 +163,17 @@ def _read_metas(
 
 
 def _add_meta(contents: Contents, backup: ReadMeta, bit: int) -> None:
-    backup_id, names = backup.backup_id, set()
+    backup_id, named_by, own = backup.backup_id, contents.named_by, []
     for file in backup.meta.files:
-        contents.named_by[file] = contents.named_by.get(file, 0) | bit
-        names.add(file.name)
-        if file.name == "IDENTITY" and backup.record is None:
-            contents.identities[backup_id] = file
-    parsed = [parse_file_name(name) for name in names]
+        named_by[file] = named_by.get(file, 0) | bit
+        if file.path.startswith(f"{PRIVATE}/"):
+            own.append(file)
+    if backup.record is None:
+        contents.identities.update((backup_id, file) for file in own if file.name == "IDENTITY")
+    parsed = [parse_file_name(file.name) for file in own]
     for wanted, name in ((FileType.CURRENT, "CURRENT"), (FileType.DESCRIPTOR, "a MANIFEST")):
         if not any(file is not None and file.type is wanted for file in parsed):
-            got = f"{len(names)} files, and none of them is one"
+            got = f"{len(own)} files of its own, and none of them is one"
             contents.problems.append(Problem(State.CORRUPT, (backup_id,), meta_name(backup_id), name, got))
     contents.infos[backup_id] = describe_meta(backup)
 

@@ -124,8 +124,9 @@ def _sum_bytes(contents: Contents) -> tuple[dict[int, int], dict[int, int]]:
         owner, size = contents.owner(bits), contents.size(file)
         if owner is not None:
             own[owner] = own.get(owner, 0) + size
-        for backup_id in contents.backup_ids(bits & unknown):
-            totals[backup_id] += size
+        if bits & unknown:
+            for backup_id in contents.backup_ids(bits & unknown):
+                totals[backup_id] += size
     return totals, own
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import islice
+from typing import NamedTuple
 
 from airflow_provider_rocksdb.core.errors import CorruptionError, NotSupportedError
 
@@ -35,13 +35,16 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}")
 _SCHEMA = re.compile(r"2(\.[0-9]{1,9})*")
 _FIELD_NAME = re.compile(r"(ni::)?[A-Za-z_][A-Za-z_0-9.]*")
 _PATH = re.compile(r"(private/([1-9][0-9]{0,9})|shared|shared_checksum)/([!-.0-\[\]-~]{1,255})")
+_USUAL_CRC = rb"([!-~]+) crc32 (0|[1-9][0-9]{0,8}|[1-3][0-9]{9})"
+_USUAL_FILE = re.compile(_USUAL_CRC + rb" size (0|[1-9][0-9]{0,17})\n")  # nearly every line, to be read fast
+_USUAL_FILE_1 = re.compile(_USUAL_CRC + rb"()\n")
 _HEX = re.compile(r"([0-9A-Fa-f]{2})*")
+_DOTS = (".", "..")
 _FOOTER = "// FOOTER"
 _NOT_IGNORABLE = "ni::"
 
 
-@dataclass(frozen=True)
-class BackupFile:
+class BackupFile(NamedTuple):
     """A file of a backup: its path in the repository, CRC32C and size in bytes where the meta has them."""
 
     path: str
@@ -52,8 +55,8 @@ class BackupFile:
     def name(self) -> str:
         """Its name in a restored database: without what lies between the first ``_`` and the last dot, if shared."""
         folder, _, name = self.path.rpartition("/")
-        stem, dot, suffix = name.rpartition(".")
-        return f"{stem.partition('_')[0]}{dot}{suffix}" if folder == "shared_checksum" and "_" in stem else name
+        start, end = name.find("_"), name.rfind(".")
+        return name[:start] + name[end:] if folder == "shared_checksum" and 0 <= start < end else name
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,7 @@ def decode_backup_meta(data: bytes) -> BackupMeta:
     timestamp = _decode_number(line, _MAX_INT63, "timestamp")
     sequence_number = _decode_number(lines.next("sequence number"), _MAX_UINT64, "sequence number")
     metadata, count = _decode_fields(lines, schema)
-    files = [file for line in islice(lines, count) if (file := _decode_file(line, schema)) is not None]
-    if len(files) != count:
-        raise CorruptionError(f"backup meta: expected {count} files, got {len(files)}")
+    files = _decode_files(lines, count, schema)
     _decode_footer(lines, schema)
     _check_files(files)
     return BackupMeta(timestamp, sequence_number, metadata, tuple(files), schema)
@@ -145,6 +146,14 @@ class _Lines:
             raise CorruptionError(f"backup meta: line {self.number}: expected printable ASCII, got {line[:64]!r}")
         return line
 
+    def match(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
+        """Take a line, with its end, if it is as a pattern says."""
+        match = pattern.match(self._data, self._position)
+        if match:
+            self._position = match.end()
+            self.number += 1
+        return match
+
     def next(self, what: str) -> str:
         line = next(self, None)
         if line is None:
@@ -183,8 +192,21 @@ def _check_ignorable(name: str, space: str) -> None:
         raise NotSupportedError(f"backup meta: field {name[:64]!r} is not known here, and must not be passed over")
 
 
-def _decode_file(line: str, schema: str) -> BackupFile | None:
-    """Read the line of a file; None for the line before the footer."""
+def _decode_files(lines: _Lines, count: int, schema: str) -> list[BackupFile]:
+    usual, files = _USUAL_FILE_1 if schema == "1" else _USUAL_FILE, []
+    while len(files) < count:
+        if match := lines.match(usual):
+            path, crc, size = match.groups()
+            files.append(BackupFile(path.decode(), int(crc), int(size) if size else None))
+        elif line := next(lines, None):
+            files.append(_decode_file(line, schema))
+        else:
+            raise CorruptionError(f"backup meta: expected {count} files, got {len(files)}")
+    return files
+
+
+def _decode_file(line: str, schema: str) -> BackupFile:
+    """Read the line of a file."""
     if line == _FOOTER:
         raise CorruptionError("backup meta: the footer begins before the last file")
     path, *rest = line.split(" ")
@@ -222,11 +244,9 @@ def _decode_footer(lines: _Lines, schema: str) -> None:
 def _check_files(files: list[BackupFile]) -> None:
     names: dict[str, str] = {}
     for file in files:
-        match = _PATH.fullmatch(file.path)
-        if not match or {match[3], file.name} & {".", ".."} or (match[2] and int(match[2]) > MAX_BACKUP_ID):
+        match, name = _PATH.fullmatch(file.path), file.name
+        if not match or name in _DOTS or match[3] in _DOTS or (match[2] and int(match[2]) > MAX_BACKUP_ID):
             raise CorruptionError(f"backup meta: {file.path[:300]!r} is not a path of a backup's file")
-        if file.name in names:
-            raise CorruptionError(
-                f"backup meta: {names[file.name]} and {file.path} would both be restored as {file.name}"
-            )
-        names[file.name] = file.path
+        if name in names:
+            raise CorruptionError(f"backup meta: {names[name]} and {file.path} would both be restored as {name}")
+        names[name] = file.path
