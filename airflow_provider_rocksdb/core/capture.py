@@ -18,7 +18,7 @@ from airflow_provider_rocksdb.core.errors import AccessError, CancelledError, Co
 from airflow_provider_rocksdb.core.format.filename import (
     FileType,
     leveldb_table_file_name,
-    parse_file_name,
+    parse_wal_file_name,
     wal_file_name,
 )
 from airflow_provider_rocksdb.core.live_database import ARCHIVE_DIR, LiveFile, MovedOn
@@ -73,12 +73,11 @@ class FileCapture:
                 raise CorruptionError(f"{path}: damaged: expected {file.size} bytes (MANIFEST), got {size}")
 
     def _capture_any(self, file: LiveFile) -> tuple[str, CopyKind, int]:
-        names = [file.name]
+        with contextlib.suppress(FileNotFoundError):
+            return self._capture(file, file.name)
         if file.type is FileType.TABLE:
-            names.append(leveldb_table_file_name(int(file.name.partition(".")[0])))
-        for name in names:
             with contextlib.suppress(FileNotFoundError):
-                return self._capture(file, name)
+                return self._capture(file, leveldb_table_file_name(int(file.name.partition(".")[0])))
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.join(file.directory, file.name))
 
     def _source(self, directory: str) -> int:
@@ -90,7 +89,7 @@ class FileCapture:
         return self._sources[directory]
 
     def _capture(self, file: LiveFile, name: str) -> tuple[str, CopyKind, int]:
-        target = os.path.join(self._directory, name)
+        target = f"{self._directory}/{name}"
         source = self._source(file.directory)
         try:
             durable.link_file(source, name, target)
@@ -220,8 +219,7 @@ class WalCapture:
 
     def _remove_copies(self) -> None:
         for entry in os.listdir(self._directory):
-            parsed = parse_file_name(entry)
-            if parsed and parsed.type is FileType.WAL:
+            if parse_wal_file_name(entry) is not None:
                 os.unlink(os.path.join(self._directory, entry))
 
     def _copy(self, number: int, path: str, descriptor: int, size: int) -> WalContent:

@@ -27,7 +27,7 @@ from airflow_provider_rocksdb.core.format.filename import (
     FileType,
     decode_current,
     leveldb_table_file_name,
-    parse_file_name,
+    parse_wal_file_name,
     wal_file_name,
 )
 from airflow_provider_rocksdb.core.format.log_format import Pread
@@ -240,9 +240,9 @@ class Inspection:
         listing = self._listing(directory)
         wals = {}
         for name, size in listing.items():
-            parsed = parse_file_name(name)
-            if parsed and parsed.type is FileType.WAL and parsed.number >= self.snapshot.min_wal_number:
-                wals[parsed.number] = (os.path.join(directory, name) if directory != self.paths.db_dir else name, size)
+            number = parse_wal_file_name(name)
+            if number is not None and number >= self.snapshot.min_wal_number:
+                wals[number] = (os.path.join(directory, name) if directory != self.paths.db_dir else name, size)
         return wals
 
     def _check_wals(self) -> None:

@@ -26,6 +26,7 @@ from airflow_provider_rocksdb.core.format.filename import (
     blob_file_name,
     decode_current,
     parse_file_name,
+    parse_wal_file_name,
     table_file_name,
 )
 from airflow_provider_rocksdb.core.format.manifest import ManifestReader, Version
@@ -103,7 +104,7 @@ def take_snapshot(manifest: str, end: int, version: Version, paths: DatabasePath
 
 def newest_options(names: Iterable[str]) -> str | None:
     """Name of the OPTIONS file with the highest number; None where there is none."""
-    parsed = [(parse_file_name(name), name) for name in names]
+    parsed = [(parse_file_name(name), name) for name in names if name.startswith("OPTIONS-")]
     return max(((p.number, name) for p, name in parsed if p and p.type is FileType.OPTIONS), default=(0, None))[1]
 
 
@@ -132,9 +133,8 @@ def _find_wals(directory: str) -> dict[int, str]:
     wals: dict[int, str] = {}
     with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
         for entry in entries:
-            parsed = parse_file_name(entry.name)
-            if parsed and parsed.type is FileType.WAL:
-                wals[parsed.number] = entry.path
+            if (number := parse_wal_file_name(entry.name)) is not None:
+                wals[number] = entry.path
     return wals
 
 

@@ -40,7 +40,7 @@ from airflow_provider_rocksdb.core.repository_marks import (
     list_marks,
     read_reservation,
 )
-from airflow_provider_rocksdb.core.repository_objects import Metas, Objects, Unreferenced, find_referenced
+from airflow_provider_rocksdb.core.repository_objects import Metas, Objects, Unreferenced
 from airflow_provider_rocksdb.core.retention import BackupTime, RetentionPolicy, plan_retention
 from airflow_provider_rocksdb.core.storage import Storage, translating
 from airflow_provider_rocksdb.core.transfer import TransferOptions
@@ -174,7 +174,7 @@ class _Prune:
 
     def _view(self, marks: Marks, now: float | None = None, reserved: frozenset[str] = frozenset()) -> _View:
         objects = Objects(self.storage, self.options, self.stop)
-        referenced = find_referenced(self.metas.readable)
+        referenced = self.metas.find_referenced()
         unreferenced = objects.find_unreferenced(referenced | reserved, self.metas.names)
         self.failures |= objects.unlisted
         return _View(unreferenced, Amount(*objects.count_shared(referenced)), marks, now)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from airflow_provider_rocksdb.core.errors import NotFoundError, RocksDBError
@@ -37,11 +37,11 @@ _FLAT = (SHARED, OLD_SHARED, META, MARKS, INCOMING)
 
 
 @dataclass(frozen=True)
-class NamedFiles:
-    """What a readable meta says: its backup's time, in seconds since 1970, and the paths of its files."""
+class KnownMeta:
+    """A readable meta: its backup's time, in seconds since 1970, and the bit by which its files know it."""
 
     timestamp: int
-    paths: tuple[str, ...]
+    bit: int
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,21 @@ class Unreferenced:
 
 
 class Metas:
-    """The metas of a repository, each read once; :meth:`read` again sees those that came since."""
+    """The metas of a repository, each read once; :meth:`read` again sees those that came since.
+
+    Of each path it is kept which metas name it, as bits: a thousand metas that name the same files take no more memory
+    than one, but for a thousand bits a file.
+    """
 
     def __init__(self, storage: Storage, options: TransferOptions, stop: threading.Event | None) -> None:
         self._storage = storage
         self._options = options
         self._stop = stop
-        self._pool: dict[str, str] = {}  # a path that a thousand metas name is kept once
+        self._lock = threading.Lock()
+        self._named_by: dict[str, int] = {}
+        self._bits = 0  # given out so far; a meta that is read again has a new one
         self._seen: dict[int, Entry] = {}
-        self.readable: dict[int, NamedFiles] = {}
+        self.readable: dict[int, KnownMeta] = {}
         self.unreadable: dict[int, str] = {}
         self.names: tuple[str, ...] = ()
 
@@ -78,11 +84,14 @@ class Metas:
         entries = self._list()
         new = {backup_id: entry for backup_id, entry in entries.items() if self._seen.get(backup_id) != entry}
 
-        def read(backup_id: int) -> NamedFiles:
+        def read(backup_id: int) -> KnownMeta:
             found = read_meta(self._storage, backup_id, new[backup_id].size or 0, self._options, self._stop)
-            pool = self._pool
-            paths = tuple(pool.setdefault(file.path, file.path) for file in found.meta.files)
-            return NamedFiles(found.meta.timestamp, paths)
+            with self._lock:
+                bit, named_by = 1 << self._bits, self._named_by
+                self._bits += 1
+                for file in found.meta.files:
+                    named_by[file.path] = named_by.get(file.path, 0) | bit
+            return KnownMeta(found.meta.timestamp, bit)
 
         outcome = run_parallel(read, sorted(new), max_workers=self._options.max_workers, stop=self._stop)
         gone: set[int] = set()
@@ -103,6 +112,12 @@ class Metas:
         self.readable.pop(backup_id, None)
         self._seen.pop(backup_id, None)
         self.names = tuple(name for name in self.names if name != str(backup_id))
+
+    def find_referenced(self) -> set[str]:
+        """Paths that readable metas name, and the folders of their backups."""
+        readable = sum(meta.bit for meta in self.readable.values())
+        named = {path for path, bits in self._named_by.items() if bits & readable}
+        return named | {private_folder(backup_id) for backup_id in self.readable}
 
     def _list(self) -> dict[int, Entry]:
         entries = _list_entries(self._storage, META, self._options, self._stop)
@@ -190,12 +205,6 @@ def _is_known(folder: str, name: str) -> bool:
     if folder in _FLAT:
         return False
     return parse_file_name(name) is not None or name in EXTRAS or name.startswith(CLAIM_PREFIX)
-
-
-def find_referenced(metas: Mapping[int, NamedFiles]) -> set[str]:
-    """Paths that metas name, and the folders of their backups."""
-    named = {path for meta in metas.values() for path in meta.paths}
-    return named | {private_folder(backup_id) for backup_id in metas}
 
 
 def _list_entries(

@@ -17,7 +17,7 @@ from airflow_provider_rocksdb.core.format.backup_meta import BackupMeta, encode_
 from airflow_provider_rocksdb.core.inventory import Inventory
 from airflow_provider_rocksdb.core.repository import create_backup
 from airflow_provider_rocksdb.core.repository_usage import BackupUsage, list_usage
-from benchmarks.listing import CountingFileSystem, fill
+from benchmarks.scale import MADE_UP, Store, StoreFileSystem, fill
 from tests.core.databases import put
 from tests.core.repositories import ONCE, QUICK, aimrocks, build_old, grow, read_local_meta, take
 from tests.servers import S3Server
@@ -146,25 +146,24 @@ def test_s3(repository: Path, s3_server: S3Server) -> None:
 
 def test_requests() -> None:
     """A list takes four listings and one read for each meta, however many backups and files there are."""
-    store = CountingFileSystem()
+    store = Store()
     fill(store, backups=200, new_files=20, live_files=50)
-    store.requests.clear()
-    found = list_usage(store, "/r", options=ONCE)
+    found = list_usage(StoreFileSystem(store), "/r", options=ONCE)
     assert {backup.state for backup in found} == {"complete"}
     assert len(found) == 200
-    assert found[100].total_bytes == 53 * 7
+    assert found[100].total_bytes == 54 * MADE_UP.size
     assert store.requests["listing"] == 4  # the root, meta/, shared_checksum/, and all of private/ as one tree
     assert (store.requests["read"], store.requests["info"]) == (200, 0)
 
 
 def test_folder_that_cannot_be_listed(tmp_path: Path) -> None:
     """When a folder of files cannot be listed, the backups could not be checked; without meta/ there is no list."""
-    store = CountingFileSystem()
+    store = Store()
     fill(store, backups=3, new_files=2, live_files=4)
     store.refused = "shared_checksum"
-    found = list_usage(store, "/r", options=ONCE)
+    found = list_usage(StoreFileSystem(store), "/r", options=ONCE)
     assert [backup.state for backup in found] == ["could_not_check"] * 3
     assert "shared_checksum" in found[0].problems[0]
     store.refused = "meta"
     with pytest.raises(AccessError):
-        list_usage(store, "/r", options=ONCE)
+        list_usage(StoreFileSystem(store), "/r", options=ONCE)

@@ -96,6 +96,12 @@ def parse_file_name(name: str) -> FileName | None:
     return FileName(FileType.INFO_LOG, 0) if _INFO_LOG.fullmatch(name) else None
 
 
+def parse_wal_file_name(name: str) -> int | None:
+    """File number of a WAL; None for any other name, of which there may be very many."""
+    parsed = parse_file_name(name) if name.endswith(".log") else None
+    return parsed.number if parsed and parsed.type is FileType.WAL else None
+
+
 def wal_file_name(number: int) -> str:
     """Name of the WAL with this file number."""
     return f"{number:06d}.log"

@@ -107,9 +107,11 @@ def read_session_id(pread: Pread, file_size: int) -> str | None:
 
     :param pread: ``(offset, length)`` to bytes; mostly called once.
     :param file_size: in bytes.
-    :raises CorruptionError, NotSupportedError: as :func:`read_table_properties`.
+    :raises CorruptionError, NotSupportedError: as :func:`read_table_properties`, as far as that was read.
     """
-    session_id = read_table_properties(pread, file_size).get(SESSION_ID, b"").decode("latin-1")
+    wanted = SESSION_ID.encode()
+    found = (entry.value for entry in _iter_properties(pread, file_size) if entry.key == wanted)
+    session_id = next(found, b"").decode("latin-1")
     return session_id if _USABLE_SESSION_ID.fullmatch(session_id) else None
 
 
@@ -121,15 +123,18 @@ def read_table_properties(pread: Pread, file_size: int) -> dict[str, bytes]:
     :raises CorruptionError: when it is not an SST file, is cut, or a CRC32C is wrong.
     :raises NotSupportedError: when it is of a format version that is not known here.
     """
+    return {entry.key.decode("latin-1"): entry.value for entry in _iter_properties(pread, file_size)}
+
+
+def _iter_properties(pread: Pread, file_size: int) -> Iterator[_Entry]:
     tail = _Tail(pread, file_size)
     footer = _read_footer(tail)
     for entry in _iter_entries(_read_block(tail, footer, footer.metaindex, "metaindex")):
         if entry.key in _PROPERTIES_NAMES:
             offset, position = decode_varint64(entry.value, 0)
             size, _ = decode_varint64(entry.value, position)
-            block = _read_block(tail, footer, (offset, size), "properties")
-            return {item.key.decode("latin-1"): item.value for item in _iter_entries(block)}
-    return {}
+            yield from _iter_entries(_read_block(tail, footer, (offset, size), "properties"))
+            return
 
 
 def _fixed32(data: bytes, position: int) -> int:
@@ -233,9 +238,14 @@ def _iter_entries(block: bytes) -> Iterator[_Entry]:
     key, position, key_bytes = b"", 0, 0
     while position < end:
         is_first = position == 0
-        shared, position = decode_varint32(block, position)
-        unshared, position = decode_varint32(block, position)
-        length, position = decode_varint32(block, position)
+        head = block[position : position + 3]
+        if max(head) < 0x80 and len(head) == 3:  # one byte each, which is nearly always, is read at once for speed
+            shared, unshared, length = head
+            position += 3
+        else:
+            shared, position = decode_varint32(block, position)
+            unshared, position = decode_varint32(block, position)
+            length, position = decode_varint32(block, position)
         if shared > len(key) or position + unshared + length > end:
             raise CorruptionError(f"SST file: an entry before byte {position} of a meta block runs past its end")
         key_bytes += shared + unshared
