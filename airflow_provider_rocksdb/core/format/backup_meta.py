@@ -193,7 +193,8 @@ def _check_ignorable(name: str, space: str) -> None:
 
 
 def _decode_files(lines: _Lines, count: int, schema: str) -> list[BackupFile]:
-    usual, files = _USUAL_FILE_1 if schema == "1" else _USUAL_FILE, []
+    usual = _USUAL_FILE_1 if schema == "1" else _USUAL_FILE
+    files: list[BackupFile] = []
     while len(files) < count:
         if match := lines.match(usual):
             path, crc, size = match.groups()
