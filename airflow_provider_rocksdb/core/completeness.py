@@ -168,6 +168,14 @@ def _check_checksums(found: Inspection, stop: threading.Event | None) -> None:
             if file.checksum_function and file.checksum:
                 _check_stop(found, stop)
                 _compare_checksum(found, file)
+    check_wals(found, stop)
+
+
+def check_wals(found: Inspection, stop: threading.Event | None = None) -> None:
+    """Read every WAL that would be replayed, and note what is wrong: RocksDB drops in silence what it cannot read.
+
+    :raises CancelledError: when ``stop`` was set.
+    """
     contents: list[WalContent] = []
     for number, (name, size) in sorted(found.needed_wals().items()):
         _check_stop(found, stop)

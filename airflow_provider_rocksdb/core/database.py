@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from airflow_provider_rocksdb.core import durable
@@ -23,6 +23,9 @@ from airflow_provider_rocksdb.core.live_database import MovedOn, Snapshot, open_
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 CONFIG_NAME = "rocksdict-config.json"
+
+_MAX_OPEN_FILES = 256  # each holds its index and filter in memory
+_READAHEAD_BYTES = 2 * 1024 * 1024
 
 _NOT_DAMAGE = re.compile(
     "unknown|unsupported|not supported|newer version|merge.?operator|comparator|not compressed|IO error", re.IGNORECASE
@@ -189,16 +192,11 @@ def read_all_blocks(directory: str) -> tuple[str, str]:
     try:
         names = rocksdict.Rdict.list_cf(directory)
     except Exception as error:  # noqa: BLE001 -- rocksdict raises plain Exception
-        return _judge(error)
+        return judge(error)
     try:
-        try:
-            options, families = rocksdict.Options.load_latest(directory)
-        except Exception:  # noqa: BLE001 -- no OPTIONS, or options of another version: RocksDB's defaults read most databases
-            options = rocksdict.Options(raw_mode=_is_raw(directory))
-            families = {name: options for name in names if name != "default"}
-        database = rocksdict.Rdict(directory, options, families, access_type=rocksdict.AccessType.read_only())
+        database = _open_read_only(directory, names)
     except Exception as error:  # noqa: BLE001 -- rocksdict raises plain Exception
-        return _judge(error)
+        return judge(error)
     for name in names:
         family = database if name == "default" else database.get_column_family(name)
         read_options = rocksdict.ReadOptions()
@@ -210,9 +208,52 @@ def read_all_blocks(directory: str) -> tuple[str, str]:
         try:
             iterator.status()
         except Exception as error:  # noqa: BLE001 -- rocksdict raises plain Exception
-            state, reason = _judge(error)
+            state, reason = judge(error)
             return state, f"column family {name!r}: {reason}"
     return "complete", ""
+
+
+def open_iterator(directory: str, column_family: str, from_key: bytes | None, to_key: bytes | None) -> Any:
+    """Open a scratch directory read-only; return an iterator at the first key of a range of a column family.
+
+    Nothing but this family and ``default``, which RocksDB always opens, need have its files there. Few files are open
+    at a time, and every checksum is verified. A database without rocksdict's own file is opened raw.
+
+    :raises Exception: as rocksdict does.
+    """
+    import rocksdict
+
+    database = _open_read_only(directory, [column_family], max_open_files=_MAX_OPEN_FILES)
+    family = database if column_family == "default" else database.get_column_family(column_family)
+    read_options = rocksdict.ReadOptions()
+    read_options.set_verify_checksums(True)
+    read_options.set_readahead_size(_READAHEAD_BYTES)
+    read_options.set_total_order_seek(True)  # whatever the prefix extractor, in the order of the whole keys
+    if to_key is not None:
+        read_options.set_iterate_upper_bound(to_key)
+    iterator = family.iter(read_options)
+    if from_key is None:
+        iterator.seek_to_first()
+    else:
+        iterator.seek(from_key)
+    return iterator
+
+
+def _open_read_only(directory: str, names: Iterable[str], *, max_open_files: int | None = None) -> Any:
+    """Open column families of a database read-only, with its own options where this RocksDB can read them."""
+    import rocksdict
+
+    wanted = {"default", *names}
+    try:
+        options, families = rocksdict.Options.load_latest(directory, ignore_unknown_options=True)
+    except Exception:  # noqa: BLE001 -- no OPTIONS, or values of another version: RocksDB's defaults read most databases
+        options = rocksdict.Options(raw_mode=_is_raw(directory))
+        families = dict.fromkeys(wanted, options)
+    if max_open_files is not None:
+        options.set_max_open_files(max_open_files)
+    options.set_skip_stats_update_on_db_open(True)
+    families = {name: families[name] for name in wanted}
+    return rocksdict.Rdict(directory, options, families, access_type=rocksdict.AccessType.read_only())
 
 
 def _is_raw(directory: str) -> bool:
@@ -224,8 +265,8 @@ def _is_raw(directory: str) -> bool:
         return True
 
 
-def _judge(error: Exception) -> tuple[str, str]:
-    """Tell damage from what this RocksDB merely cannot read."""
+def judge(error: Exception) -> tuple[str, str]:
+    """Tell damage from what this RocksDB merely cannot read; returns a state by its value, and the reason."""
     text = str(error)
     is_damage = text.startswith("Corruption") and not _NOT_DAMAGE.search(text)
     return ("corrupt" if is_damage else "could_not_check"), text

@@ -1,8 +1,8 @@
-"""Reading every block of a database in a child process, on a throw-away directory of links.
+"""A throw-away directory of links, in which a child process opens a database; here it reads every block.
 
 RocksDB can kill or hang the process that opens a damaged directory, and rocksdict writes a file into every directory
-it opens. So the directory that is checked is never opened: the child gets one in a temporary place, with symbolic
-links to the SST, blob and WAL files and copies of the small ones, and a time limit.
+it opens. So the directory that is checked or read is never opened: the child gets one in a temporary place, with
+symbolic links to the SST, blob and WAL files and copies of the small ones, and a time limit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from airflow_provider_rocksdb.core.format.version_edit import clear_path_ids
 from airflow_provider_rocksdb.core.live_database import Snapshot, newest_options
 
 CHILD_MODULE = "airflow_provider_rocksdb.core.database"
-_CARRIED_FILES = ("IDENTITY", "rocksdict-config.json")
+_OWN_CONFIG = "rocksdict-config.json"
 # RocksDB reads untrusted bytes there: no credential from the environment comes near them
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD")
 _POLL_SECONDS = 0.05
@@ -55,13 +55,19 @@ def read_blocks(
             f"{directory}: no temporary directory can be made to read its blocks from: {error}; name one in TMPDIR"
         ) from None
     try:
-        _fill(place, directory, snapshot, files)
+        fill(place, directory, snapshot, files)
         return _run_child(place, timeout_seconds, stop)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _fill(place: str, directory: str, snapshot: Snapshot, files: Iterable[str]) -> None:
+def fill(place: str, directory: str, snapshot: Snapshot, files: Iterable[str], *, raw: bool = False) -> None:
+    """Make a directory that opens as the database, to be read only: symbolic links, and copies of the small files.
+
+    :param directory: the database at rest; nothing is written in it.
+    :param files: paths of its SST files, blob files and WALs.
+    :param raw: without rocksdict's own file, which says how it decodes keys and values.
+    """
     for path in files:
         os.symlink(os.path.realpath(path), os.path.join(place, os.path.basename(path)))
     descriptor = durable.open_regular(os.path.join(directory, snapshot.manifest))
@@ -80,20 +86,25 @@ def _fill(place: str, directory: str, snapshot: Snapshot, files: Iterable[str]) 
             snapshot.column_families
         )
         durable.create_file(os.path.join(place, options), content)
-    for name in _CARRIED_FILES:
+    for name in ("IDENTITY",) if raw else ("IDENTITY", _OWN_CONFIG):
         if name in names:
             durable.create_file(os.path.join(place, name), durable.read_small_file(os.path.join(directory, name)))
 
 
-def _run_child(place: str, timeout_seconds: float, stop: threading.Event | None) -> tuple[str, str]:
+def child_environment() -> dict[str, str]:
+    """Return the environment of a child process that opens a database."""
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    return environment
+
+
+def _run_child(place: str, timeout_seconds: float, stop: threading.Event | None) -> tuple[str, str]:
     with subprocess.Popen(  # noqa: S603 -- our own module, in our own interpreter
         [sys.executable, "-m", CHILD_MODULE, place],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment,
+        env=child_environment(),
         start_new_session=True,
     ) as child:
         deadline = time.monotonic() + timeout_seconds
