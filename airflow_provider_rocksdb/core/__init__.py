@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from airflow_provider_rocksdb.core.inventory import Inventory as Inventory
     from airflow_provider_rocksdb.core.inventory import read_inventory as read_inventory
     from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint as create_live_checkpoint
+    from airflow_provider_rocksdb.core.output import open_output as open_output
     from airflow_provider_rocksdb.core.paths import DatabasePaths as DatabasePaths
     from airflow_provider_rocksdb.core.prune import prune_backups as prune_backups
     from airflow_provider_rocksdb.core.prune_result import PruneResult as PruneResult
+    from airflow_provider_rocksdb.core.reading import DatabaseReader as DatabaseReader
+    from airflow_provider_rocksdb.core.reading import open_backup as open_backup
+    from airflow_provider_rocksdb.core.reading import open_checkpoint as open_checkpoint
     from airflow_provider_rocksdb.core.repository import BackupResult as BackupResult
     from airflow_provider_rocksdb.core.repository import create_backup as create_backup
     from airflow_provider_rocksdb.core.repository_listing import list_backups as list_backups
@@ -47,6 +51,7 @@ _MODULES = {
     "Checkpoint": "checkpoint_record",
     "Completeness": "completeness",
     "DatabasePaths": "paths",
+    "DatabaseReader": "reading",
     "FoundBackup": "freshness",
     "Inventory": "inventory",
     "PruneResult": "prune_result",
@@ -63,6 +68,9 @@ _MODULES = {
     "find_backup": "freshness",
     "list_backups": "repository_listing",
     "list_usage": "repository_usage",
+    "open_backup": "reading",
+    "open_checkpoint": "reading",
+    "open_output": "output",
     "prune_backups": "prune",
     "read_checkpoint": "checkpoint_record",
     "read_inventory": "inventory",

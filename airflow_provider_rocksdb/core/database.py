@@ -213,17 +213,27 @@ def read_all_blocks(directory: str) -> tuple[str, str]:
     return "complete", ""
 
 
-def open_iterator(directory: str, column_family: str, from_key: bytes | None, to_key: bytes | None) -> Any:
+def open_iterator(
+    directory: str, column_family: str, sequence_number: int, from_key: bytes | None, to_key: bytes | None
+) -> Any:
     """Open a scratch directory read-only; return an iterator at the first key of a range of a column family.
 
     Nothing but this family and ``default``, which RocksDB always opens, need have its files there. Few files are open
     at a time, and every checksum is verified. A database without rocksdict's own file is opened raw.
 
+    :param sequence_number: of the last write that the files hold.
+    :raises NotSupportedError: when RocksDB, which says nothing then, has stopped before that write.
     :raises Exception: as rocksdict does.
     """
     import rocksdict
 
     database = _open_read_only(directory, [column_family], max_open_files=_MAX_OPEN_FILES)
+    got = database.latest_sequence_number()
+    if got < sequence_number:
+        raise NotSupportedError(
+            f"RocksDB replayed the WALs up to sequence number {got}, expected {sequence_number}: it cannot apply a "
+            "record; does the database have a merge operator of its own?"
+        )
     family = database if column_family == "default" else database.get_column_family(column_family)
     read_options = rocksdict.ReadOptions()
     read_options.set_verify_checksums(True)

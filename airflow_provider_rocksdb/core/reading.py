@@ -109,7 +109,9 @@ class DatabaseReader:
             raise InvalidArgumentError(
                 f"batch_records and batch_bytes: expected 1 or more, got {batch_records} and {batch_bytes}"
             )
-        return self._iter_batches(Request(column_family, from_key, to_key, batch_records, batch_bytes))
+        return self._iter_batches(
+            Request(column_family, self.sequence_number, from_key, to_key, batch_records, batch_bytes)
+        )
 
     def close(self) -> None:
         """End what is still being read."""
@@ -121,6 +123,10 @@ class DatabaseReader:
         if column_family not in self._comparators:
             known = ", ".join(self.column_families)
             raise NotFoundError(f"{self.directory}: has no column family {column_family!r}; it has {known}")
+        if any("\udc80" <= character <= "\udcff" for character in column_family):  # see os.fsdecode
+            raise NotSupportedError(
+                f"{self.directory}: column family {column_family!r}: its name is not UTF-8, which rocksdict demands"
+            )
         for name in (column_family, "default"):  # RocksDB always opens the second
             comparator = self._comparators[name]
             if comparator == "rocksdict":

@@ -25,6 +25,7 @@ from struct import Struct
 from typing import Any, BinaryIO
 
 from airflow_provider_rocksdb.core.database import judge, open_iterator
+from airflow_provider_rocksdb.core.errors import NotSupportedError
 
 Record = tuple[bytes, Any]
 
@@ -34,9 +35,13 @@ _INTEGER = "Q"
 
 @dataclass(frozen=True)
 class Request:
-    """A range of a column family: from a key on, up to before another; and the most that a batch may hold."""
+    """A range of a column family: from a key on, up to before another; and the most that a batch may hold.
+
+    ``sequence_number``: of the last write that must be there.
+    """
 
     column_family: str
+    sequence_number: int
     from_key: bytes | None
     to_key: bytes | None
     batch_records: int
@@ -133,7 +138,9 @@ class _Batch:
 
 
 def _write_records(directory: str, request: Request, file: BinaryIO) -> None:
-    iterator = open_iterator(directory, request.column_family, request.from_key, request.to_key)
+    iterator = open_iterator(
+        directory, request.column_family, request.sequence_number, request.from_key, request.to_key
+    )
     batch = _Batch()
     while iterator.valid():
         batch.add(iterator.key(), iterator.columns())
@@ -154,7 +161,7 @@ def _main() -> None:
         except BrokenPipeError:
             os._exit(1)  # nobody reads any more
         except Exception as error:
-            if type(error) is not Exception:  # what rocksdict raises
+            if type(error) not in (Exception, NotSupportedError):  # the first is what rocksdict raises
                 raise
             state, reason = judge(error)
         answer = json.dumps({"state": state, "reason": reason}).encode()

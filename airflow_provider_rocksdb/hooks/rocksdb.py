@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
     from airflow_provider_rocksdb.core.checkpoint_record import Checkpoint
+    from airflow_provider_rocksdb.core.reading import DatabaseReader
 
 Mode = Literal["live", "exclusive"]
 
 _MOVING_TRIES = 10
+_READING_TIMEOUT_SECONDS = 3600.0
 
 
 class RocksDBHook(BaseHook):
@@ -154,6 +156,43 @@ class RocksDBHook(BaseHook):
             run=run,
             stop=stop,
         )
+
+    @contextlib.contextmanager
+    def open_checkpoint(
+        self,
+        checkpoint_dir: str,
+        *,
+        scratch_dir: str | None = None,
+        timeout_seconds: float = _READING_TIMEOUT_SECONDS,
+    ) -> Iterator[DatabaseReader]:
+        """Read a checkpoint, raw and in batches; parameters and errors as of :func:`.core.reading.open_checkpoint`."""
+        from airflow_provider_rocksdb.core.reading import open_checkpoint
+
+        with open_checkpoint(checkpoint_dir, scratch_dir=scratch_dir, timeout_seconds=timeout_seconds) as reader:
+            yield reader
+
+    @contextlib.contextmanager
+    def open_backup(
+        self,
+        backup_id: int | None = None,
+        *,
+        backup_dir: str | None = None,
+        storage_conn_id: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        scratch_dir: str | None = None,
+        timeout_seconds: float = _READING_TIMEOUT_SECONDS,
+    ) -> Iterator[DatabaseReader]:
+        """Restore a backup into a scratch directory and read that, raw and in batches.
+
+        Where it is: as :meth:`get_storage`; other parameters and errors as of :func:`.core.reading.open_backup`.
+        """
+        from airflow_provider_rocksdb.core.reading import open_backup
+
+        filesystem, root = self.get_storage(backup_dir, storage_conn_id, storage_options)
+        with open_backup(
+            filesystem, root, backup_id=backup_id, scratch_dir=scratch_dir, timeout_seconds=timeout_seconds
+        ) as reader:
+            yield reader
 
     def test_connection(self) -> tuple[bool, str]:
         """Look at the database, without a lock and without opening it, and at the backup repository."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import ctypes.util
 import hashlib
 import json
 import os
@@ -17,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rocksdict import BlockBasedOptions, DBPath, DBRecoveryMode, Options, Rdict
 
 from airflow_provider_rocksdb.core.format.manifest import ManifestReader, Version
@@ -159,6 +162,31 @@ def build_two_paths(place: str) -> Rdict:
     assert names(f"{place}/fast", ".sst")
     assert names(f"{place}/slow", ".sst")
     return database
+
+
+def build_merged(path: str) -> str:
+    """Make a database in which ``key`` has three merge operands of RocksDB's own operator ``uint64add``: 1 each."""
+    name = ctypes.util.find_library("rocksdb")
+    if name is None:
+        pytest.skip("needs librocksdb (Debian package librocksdb7.8)")
+    library = ctypes.CDLL(name)
+    library.rocksdb_options_create.restype = ctypes.c_void_p
+    library.rocksdb_writeoptions_create.restype = ctypes.c_void_p
+    library.rocksdb_open.restype = ctypes.c_void_p
+    made = ctypes.c_void_p(library.rocksdb_options_create())
+    library.rocksdb_options_set_create_if_missing(made, ctypes.c_ubyte(1))
+    library.rocksdb_options_set_uint64add_merge_operator(made)
+    error = ctypes.c_char_p()
+    database = ctypes.c_void_p(library.rocksdb_open(made, path.encode(), ctypes.byref(error)))
+    assert error.value is None
+    write_options = ctypes.c_void_p(library.rocksdb_writeoptions_create())
+    for _ in range(3):
+        operand = (1).to_bytes(8, "little")
+        size = ctypes.c_size_t
+        library.rocksdb_merge(database, write_options, b"key", size(3), operand, size(8), ctypes.byref(error))
+    library.rocksdb_close(database)
+    assert error.value is None
+    return path
 
 
 def build_stopped(path: str, **settings: Any) -> str:

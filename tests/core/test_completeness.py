@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import json
 import os
 import shutil
@@ -36,6 +34,7 @@ from tests.core.databases import (
     NOBODY,
     build,
     build_configured,
+    build_merged,
     build_two_paths,
     build_two_wals,
     fingerprint,
@@ -612,27 +611,7 @@ def test_another_comparator(db_dir: str) -> None:
 @pytest.mark.parametrize("with_options", [True, False])
 def test_merge_operators(tmp_path: Path, with_options: bool) -> None:
     """A database with merge operands that nobody here can merge is never called corrupt."""
-    name = ctypes.util.find_library("rocksdb")
-    if name is None:
-        pytest.skip("needs librocksdb (Debian package librocksdb7.8)")
-    library = ctypes.CDLL(name)
-    library.rocksdb_options_create.restype = ctypes.c_void_p
-    library.rocksdb_writeoptions_create.restype = ctypes.c_void_p
-    library.rocksdb_open.restype = ctypes.c_void_p
-    made = ctypes.c_void_p(library.rocksdb_options_create())
-    library.rocksdb_options_set_create_if_missing(made, ctypes.c_ubyte(1))
-    library.rocksdb_options_set_uint64add_merge_operator(made)
-    error = ctypes.c_char_p()
-    db_dir = str(tmp_path / "db")
-    database = ctypes.c_void_p(library.rocksdb_open(made, db_dir.encode(), ctypes.byref(error)))
-    assert error.value is None
-    write_options = ctypes.c_void_p(library.rocksdb_writeoptions_create())
-    for _ in range(3):
-        operand = (1).to_bytes(8, "little")
-        size = ctypes.c_size_t
-        library.rocksdb_merge(database, write_options, b"key", size(3), operand, size(8), ctypes.byref(error))
-    library.rocksdb_close(database)
-    assert error.value is None
+    db_dir = build_merged(str(tmp_path / "db"))
     if not with_options:
         for path in Path(db_dir).glob("OPTIONS-*"):
             path.unlink()
