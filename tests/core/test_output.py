@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from airflow_provider_rocksdb.core.errors import AccessError, NoSpaceError
+from airflow_provider_rocksdb.core.errors import NoSpaceError, NotFoundError
 from airflow_provider_rocksdb.core.output import open_output
-from tests.core.databases import start_child, wait_until
+from tests.core.databases import start_child
 from tests.servers import S3Server
+
+
+def write_and_fail(filesystem: Any, path: str, content: bytes) -> None:
+    with open_output(filesystem, path) as file:
+        file.write(content)
+        raise FileNotFoundError("of the block")
 
 
 def test_local(tmp_path: Path) -> None:
@@ -31,12 +38,8 @@ def test_local(tmp_path: Path) -> None:
 def test_local_failure(tmp_path: Path) -> None:
     """When its block fails, the older file stays, nothing else does, and the error is the block's own."""
     (tmp_path / "file").write_bytes(b"old")
-    with (
-        pytest.raises(FileNotFoundError, match="^of the block$"),
-        open_output(LocalFileSystem(), f"{tmp_path}/file") as file,
-    ):
-        file.write(b"new")
-        raise FileNotFoundError("of the block")
+    with pytest.raises(FileNotFoundError, match=r"^of the block$"):
+        write_and_fail(LocalFileSystem(), f"{tmp_path}/file", b"new")
     assert (os.listdir(tmp_path), (tmp_path / "file").read_bytes()) == (["file"], b"old")
 
 
@@ -66,21 +69,22 @@ def test_no_space(tiny: str) -> None:
     assert os.listdir(tiny) == []
 
 
-def test_no_access() -> None:
-    """A place that may not be written is AccessError, with the place."""
-    with pytest.raises(AccessError, match="/proc/file"), open_output(LocalFileSystem(), "/proc/1/mem/file"):
+def test_no_folder(tmp_path: Path) -> None:
+    """A place that cannot be is NotFoundError, with the place."""
+    (tmp_path / "file").touch()
+    opened = open_output(LocalFileSystem(), f"{tmp_path}/file/file")
+    with pytest.raises(NotFoundError, match="/file/file"), opened:
         pass
 
 
 def test_s3(s3_server: S3Server) -> None:
     """On S3 an object of several parts appears when its block ends, and none when it fails."""
-    filesystem = fsspec.filesystem("s3", **s3_server.storage_options)
+    filesystem, path = fsspec.filesystem("s3", **s3_server.storage_options), f"{s3_server.place}/object"
     content = os.urandom(20 << 20)
-    with pytest.raises(ZeroDivisionError), open_output(filesystem, f"{s3_server.place}/object") as file:
-        file.write(content)
-        raise ZeroDivisionError
+    with pytest.raises(FileNotFoundError, match=r"^of the block$"):
+        write_and_fail(filesystem, path, content)
     filesystem.invalidate_cache()
-    assert not filesystem.exists(f"{s3_server.place}/object")
-    with open_output(filesystem, f"{s3_server.place}/object") as file:
+    assert not filesystem.exists(path)
+    with open_output(filesystem, path) as file:
         file.write(content)
-    assert filesystem.cat_file(f"{s3_server.place}/object") == content
+    assert filesystem.cat_file(path) == content
