@@ -32,12 +32,6 @@ def mask_crc32c(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & _UINT32
 
 
-def unmask_crc32c(masked: int) -> int:
-    """Undo :func:`mask_crc32c`."""
-    rotated = (masked - _MASK_DELTA) & _UINT32
-    return (rotated >> 17 | rotated << 15) & _UINT32
-
-
 def _decode_varint(data: bytes, position: int, bits: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, bits, 7):
@@ -97,8 +91,3 @@ def encode_varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
-
-
-def encode_slice(data: bytes) -> bytes:
-    """Write a length-prefixed slice."""
-    return encode_varint(len(data)) + data

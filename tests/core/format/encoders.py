@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from airflow_provider_rocksdb.core.format.coding import crc32c, encode_slice, encode_varint, mask_crc32c
+from airflow_provider_rocksdb.core.format.coding import crc32c, encode_varint, mask_crc32c
 from airflow_provider_rocksdb.core.format.log_format import (
     BLOCK_SIZE,
     FIRST,
@@ -21,8 +21,12 @@ from airflow_provider_rocksdb.core.format.log_format import (
 )
 
 v = encode_varint
-s = encode_slice
 KEY = b"key" + struct.pack("<Q", 1 << 8 | 1)  # an internal key: user key, sequence number and type
+
+
+def s(data: bytes) -> bytes:
+    """Write a length-prefixed slice."""
+    return v(len(data)) + data
 
 
 def pread_of(data: bytes) -> Callable[[int, int], bytes]:
