@@ -229,6 +229,7 @@ def _check_blocks(found: Inspection, timeout_seconds: float, stop: threading.Eve
         directory,
         found.snapshot,
         [os.path.join(directory, name) for name in files],
+        sequence_number=found.sequence_number,
         timeout_seconds=timeout_seconds,
         stop=stop,
     )

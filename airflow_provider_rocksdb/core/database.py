@@ -182,8 +182,10 @@ def _wal_numbers(files: list[CheckpointFile]) -> list[int]:
     return sorted(name.number for name in parsed if name and name.type is FileType.WAL)
 
 
-def read_all_blocks(directory: str) -> tuple[str, str]:
+def read_all_blocks(directory: str, sequence_number: int) -> tuple[str, str]:
     """Read every key and value of every column family; returns a state by its value, and the reason.
+
+    :param sequence_number: of the last write that the files hold.
 
     Never asks for a decoded value: in rocksdict's own mode that would unpickle what an untrusted backup holds.
     """
@@ -194,7 +196,7 @@ def read_all_blocks(directory: str) -> tuple[str, str]:
     except Exception as error:  # noqa: BLE001 -- rocksdict raises plain Exception
         return judge(error)
     try:
-        database = _open_read_only(directory, names)
+        database = _open_read_only(directory, names, sequence_number)
     except Exception as error:  # noqa: BLE001 -- rocksdict raises plain Exception
         return judge(error)
     for name in names:
@@ -222,18 +224,12 @@ def open_iterator(
     at a time, and every checksum is verified. A database without rocksdict's own file is opened raw.
 
     :param sequence_number: of the last write that the files hold.
-    :raises NotSupportedError: when RocksDB, which says nothing then, has stopped before that write.
+    :raises NotSupportedError: when RocksDB cannot apply all of them.
     :raises Exception: as rocksdict does.
     """
     import rocksdict
 
-    database = _open_read_only(directory, [column_family], max_open_files=_MAX_OPEN_FILES)
-    got = database.latest_sequence_number()
-    if got < sequence_number:
-        raise NotSupportedError(
-            f"RocksDB replayed the WALs up to sequence number {got}, expected {sequence_number}: it cannot apply a "
-            "record; does the database have a merge operator of its own?"
-        )
+    database = _open_read_only(directory, [column_family], sequence_number, max_open_files=_MAX_OPEN_FILES)
     family = database if column_family == "default" else database.get_column_family(column_family)
     read_options = rocksdict.ReadOptions()
     read_options.set_verify_checksums(True)
@@ -249,8 +245,13 @@ def open_iterator(
     return iterator
 
 
-def _open_read_only(directory: str, names: Iterable[str], *, max_open_files: int | None = None) -> Any:
-    """Open column families of a database read-only, with its own options where this RocksDB can read them."""
+def _open_read_only(
+    directory: str, names: Iterable[str], sequence_number: int, *, max_open_files: int | None = None
+) -> Any:
+    """Open column families of a database read-only, with its own options where this RocksDB can read them.
+
+    :raises NotSupportedError: when RocksDB, which says nothing then, has stopped replaying before the last write.
+    """
     import rocksdict
 
     wanted = {"default", *names}
@@ -263,7 +264,14 @@ def _open_read_only(directory: str, names: Iterable[str], *, max_open_files: int
         options.set_max_open_files(max_open_files)
     options.set_skip_stats_update_on_db_open(True)
     families = {name: families[name] for name in wanted}
-    return rocksdict.Rdict(directory, options, families, access_type=rocksdict.AccessType.read_only())
+    database = rocksdict.Rdict(directory, options, families, access_type=rocksdict.AccessType.read_only())
+    got = database.latest_sequence_number()
+    if got < sequence_number:
+        raise NotSupportedError(
+            f"RocksDB replayed the WALs up to sequence number {got}, expected {sequence_number}: it cannot apply a "
+            "record; does the database have a merge operator of its own?"
+        )
+    return database
 
 
 def _is_raw(directory: str) -> bool:
@@ -283,7 +291,7 @@ def judge(error: Exception) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    found, why = read_all_blocks(sys.argv[1])
+    found, why = read_all_blocks(sys.argv[1], int(sys.argv[2]))
     sys.stdout.write(json.dumps({"state": found, "reason": why}) + "\n")
     sys.stdout.flush()
     os._exit(0)  # nothing that RocksDB does on its way out may change the answer

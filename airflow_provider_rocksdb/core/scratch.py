@@ -37,6 +37,7 @@ def read_blocks(
     snapshot: Snapshot,
     files: Iterable[str],
     *,
+    sequence_number: int,
     timeout_seconds: float,
     stop: threading.Event | None,
 ) -> tuple[str, str]:
@@ -44,6 +45,7 @@ def read_blocks(
 
     :param directory: the database at rest; nothing is written in it.
     :param files: paths of its SST files, blob files and WALs.
+    :param sequence_number: of the last write that they hold.
     :returns: a state of :class:`~airflow_provider_rocksdb.core.completeness.State` by its value, and the reason.
     :raises CancelledError: when ``stop`` was set.
     :raises CouldNotCheckError: when there is no place for the links.
@@ -56,7 +58,7 @@ def read_blocks(
         ) from None
     try:
         fill(place, directory, snapshot, files)
-        return _run_child(place, timeout_seconds, stop)
+        return _run_child(place, sequence_number, timeout_seconds, stop)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -98,9 +100,11 @@ def child_environment() -> dict[str, str]:
     return environment
 
 
-def _run_child(place: str, timeout_seconds: float, stop: threading.Event | None) -> tuple[str, str]:
+def _run_child(
+    place: str, sequence_number: int, timeout_seconds: float, stop: threading.Event | None
+) -> tuple[str, str]:
     with subprocess.Popen(  # noqa: S603 -- our own module, in our own interpreter
-        [sys.executable, "-m", CHILD_MODULE, place],
+        [sys.executable, "-m", CHILD_MODULE, place, str(sequence_number)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

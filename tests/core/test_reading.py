@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from rocksdict import AccessType, Options, Rdict, SliceTransform
 
 from airflow_provider_rocksdb.core import reading
 from airflow_provider_rocksdb.core.checkpoint import delete_checkpoint
+from airflow_provider_rocksdb.core.completeness import State, check_completeness
 from airflow_provider_rocksdb.core.errors import (
     BusyError,
     CorruptionError,
@@ -294,7 +296,7 @@ def test_the_encoding_of_rocksdict(tmp_path: Path) -> None:
 def test_merge_operators(tmp_path: Path, flushed: bool) -> None:
     """Operands of an operator that RocksDB has are merged; of one that is not known they are NotSupportedError.
 
-    In a WAL, RocksDB would drop them and all that follows without a word.
+    In a WAL, RocksDB would drop them and all that follows without a word; a check of all blocks says so, too.
     """
     db_dir = build_merged(str(tmp_path / "db"))
     if flushed:
@@ -308,6 +310,9 @@ def test_merge_operators(tmp_path: Path, flushed: bool) -> None:
     message = "merge_operator_ must be set" if flushed else "up to sequence number 0, expected 3.*merge operator"
     with pytest.raises(NotSupportedError, match=message):
         read(db_dir)
+    blocks = check_completeness(db_dir, level="blocks")
+    assert blocks.state is State.COULD_NOT_CHECK
+    assert re.search(message, blocks.reason)
 
 
 def test_blobs(tmp_path: Path) -> None:
