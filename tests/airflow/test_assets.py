@@ -5,26 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from airflow.providers.common.compat.sdk import DAG, Asset, task
+from airflow.providers.common.compat.sdk import DAG, Asset
 
 from airflow_provider_rocksdb.assets.rocksdb import (
     BACKUPS_ALIAS,
-    convert_asset_to_openlineage,
-    create_asset,
-    create_repository_asset,
 )
-from airflow_provider_rocksdb.core.errors import InvalidArgumentError
 from airflow_provider_rocksdb.operators.rocksdb import (
     RocksDBBackupOperator,
     RocksDBCreateCheckpointOperator,
-    RocksDBVerifyBackupOperator,
 )
-from airflow_provider_rocksdb.transfers.fsspec_to_rocksdb import FsspecToRocksDBOperator
 from airflow_provider_rocksdb.transfers.rocksdb_to_fsspec import RocksDBToFsspecOperator
 from tests.airflow.conftest import AIRFLOW_HOME, Run
 
