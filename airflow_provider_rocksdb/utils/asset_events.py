@@ -47,7 +47,15 @@ def emit_backup(
     declared = [outlet for outlet in task.outlets if getattr(outlet, "uri", None) == repository.uri]
     task.outlets = [outlet for outlet in task.outlets if outlet not in declared]  # each would be an event of its own
     events = context["outlet_events"][AssetAlias(BACKUPS_ALIAS)]
-    events.add(declared[0] if declared else _find_registered(repository), extra=extra)
+    if declared or not hasattr(Asset, "ref"):  # Airflow 2, where an asset's URI is its name
+        events.add(declared[0] if declared else repository, extra=extra)
+        return
+    from airflow.sdk.exceptions import AirflowRuntimeError
+
+    try:
+        events.add(Asset.ref(uri=repository.uri), extra=extra)  # type: ignore[arg-type]  # the protocol knows less
+    except AirflowRuntimeError:  # there is none yet
+        events.add(repository, extra=extra)
 
 
 def _describe(done: Mapping[str, Any], layout: Layout, url: str) -> dict[str, Any]:
@@ -74,17 +82,3 @@ def _read_source(checkpoint_dir: str) -> dict[str, Any]:
     if checkpoint is None:
         return {"db_dir": os.path.abspath(checkpoint_dir), "hostname": socket.gethostname()}
     return {"db_dir": checkpoint.source.get("db_dir"), "hostname": checkpoint.hostname}
-
-
-def _find_registered(repository: Asset) -> Asset:
-    """Return the asset of this URI that the deployment knows, under whatever name."""
-    if not hasattr(Asset, "ref"):  # Airflow 2, where an asset's URI is its name
-        return repository
-    from airflow.sdk.exceptions import AirflowRuntimeError
-    from airflow.sdk.execution_time.context import OutletEventAccessors
-
-    try:
-        asset: Asset = OutletEventAccessors._get_asset_from_db(uri=repository.uri)
-    except AirflowRuntimeError:
-        return repository
-    return asset

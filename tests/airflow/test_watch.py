@@ -15,23 +15,9 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_rocksdb.triggers import rocksdb
 from airflow_provider_rocksdb.triggers.rocksdb import RocksDBBackupTrigger
-from tests.core.repositories import aimrocks
+from tests.core.repositories import StockRepository
 
 LIMIT_SECONDS = 60.0
-
-
-class StockRepository:
-    """A repository that stock RocksDB 6.29 writes."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place / "repository"
-        self.database = aimrocks.DB(str(place / "stock"), aimrocks.Options(create_if_missing=True))
-        self.count = 0
-
-    def back_up(self) -> None:
-        self.count += 1
-        self.database.put(b"%06d" % self.count, b"value")
-        aimrocks.BackupEngine(str(self.place)).create_backup(self.database, flush_before_backup=True)
 
 
 class Store:
@@ -226,7 +212,8 @@ def test_watches_an_asset() -> None:
     """An AssetWatcher takes it; the hash of what Airflow stores is that of the DAG's own, so that it stays the same."""
     sdk = pytest.importorskip("airflow.sdk", reason="Airflow 2 has no AssetWatcher")
     from airflow.models.trigger import Trigger
-    from airflow.serialization.encoders import encode_trigger
+
+    encode_trigger = pytest.importorskip("airflow.serialization.encoders", reason="before 3.2").encode_trigger
     from airflow.triggers.base import BaseEventTrigger
 
     trigger = RocksDBBackupTrigger(backup_dir="/backups")

@@ -17,7 +17,7 @@ from airflow_provider_rocksdb.core.format.backup_meta import BackupMeta, encode_
 from airflow_provider_rocksdb.core.inventory import Inventory
 from airflow_provider_rocksdb.core.new_backups import NewBackup, find_new_backups
 from airflow_provider_rocksdb.core.repository import create_backup
-from tests.core.repositories import ONCE, WatchedFileSystem, aimrocks, build_old, read_local_meta, take
+from tests.core.repositories import ONCE, StockRepository, WatchedFileSystem, build_old, read_local_meta, take
 from tests.core.test_verify import FailingFileSystem, upload
 
 LOCAL = LocalFileSystem()
@@ -43,32 +43,14 @@ class Watch:
         return found.backups
 
 
-class Stock:
-    """A database and backups of it, both by stock RocksDB 6.29."""
-
-    def __init__(self, place: Path, repository: Path) -> None:
-        self.database = aimrocks.DB(str(place), aimrocks.Options(create_if_missing=True))
-        self.repository = str(repository)
-        self.engine = aimrocks.BackupEngine(self.repository)
-        self.count = 0
-
-    def reopen(self) -> None:
-        self.engine = aimrocks.BackupEngine(self.repository)
-
-    def back_up(self) -> None:
-        self.count += 1
-        self.database.put(b"%06d" % self.count, b"value")
-        self.engine.create_backup(self.database, flush_before_backup=True)
-
-
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     return tmp_path / "repository"
 
 
 @pytest.fixture
-def stock(tmp_path: Path, repository: Path) -> Stock:
-    return Stock(tmp_path / "stock", repository)
+def stock(tmp_path: Path) -> StockRepository:
+    return StockRepository(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +67,7 @@ def change_meta(repository: Path, backup_id: int, **changes: Any) -> None:
     (repository / "meta" / str(backup_id)).write_bytes(encode_backup_meta(changed))
 
 
-def test_stock(repository: Path, stock: Stock) -> None:
+def test_stock(repository: Path, stock: StockRepository) -> None:
     """Backups of stock RocksDB are told once each, several at a time too, with what meta and IDENTITY say."""
     stock.back_up()
     watch = Watch(repository)
@@ -130,7 +112,7 @@ def test_ours(repository: Path, inventory: Inventory) -> None:
     }
 
 
-def test_late(repository: Path, stock: Stock) -> None:
+def test_late(repository: Path, stock: StockRepository) -> None:
     """A backup that becomes visible after one with a higher id is told; one that is deleted meanwhile is not."""
     stock.back_up()
     watch = Watch(repository)
@@ -148,7 +130,7 @@ def test_late(repository: Path, stock: Stock) -> None:
     assert watch.look() == []
 
 
-def test_id_again(repository: Path, stock: Stock) -> None:
+def test_id_again(repository: Path, stock: StockRepository) -> None:
     """Stock RocksDB gives the id of a deleted newest backup again; this backup is told although its id was seen."""
     for _ in range(3):
         stock.back_up()
@@ -163,7 +145,7 @@ def test_id_again(repository: Path, stock: Stock) -> None:
     assert watch.look() == []
 
 
-def test_written_again(repository: Path, stock: Stock) -> None:
+def test_written_again(repository: Path, stock: StockRepository) -> None:
     """Metas that are copied again, as by a mirror that keeps no times, are no new backups."""
     stock.back_up()
     stock.back_up()
@@ -174,7 +156,7 @@ def test_written_again(repository: Path, stock: Stock) -> None:
     assert watch.look() == []
 
 
-def test_not_whole_yet(repository: Path, stock: Stock, inventory: Inventory) -> None:
+def test_not_whole_yet(repository: Path, stock: StockRepository, inventory: Inventory) -> None:
     """A backup of which a file is missing, also one seen at the first look, is told when that has come; once."""
     stock.back_up()
     (file,) = repository.glob("shared*/*.sst")
@@ -187,7 +169,7 @@ def test_not_whole_yet(repository: Path, stock: Stock, inventory: Inventory) -> 
     assert watch.look() == []
 
 
-def test_half_a_meta(repository: Path, stock: Stock) -> None:
+def test_half_a_meta(repository: Path, stock: StockRepository) -> None:
     """A meta that is damaged is passed over and said; when it is written to its end, the backup is told."""
     stock.back_up()
     watch = Watch(repository)
@@ -204,7 +186,7 @@ def test_half_a_meta(repository: Path, stock: Stock) -> None:
     assert watch.look() == [2]
 
 
-def test_not_mounted(repository: Path, stock: Stock) -> None:
+def test_not_mounted(repository: Path, stock: StockRepository) -> None:
     """A repository that is not there for a while brings no old backup again."""
     stock.back_up()
     watch = Watch(repository)
@@ -216,7 +198,7 @@ def test_not_mounted(repository: Path, stock: Stock) -> None:
 
 
 @pytest.mark.parametrize("failing", ["ls /r/meta", "cat /r/meta/2", "find /r/private", "ls /r/shared_checksum"])
-def test_failing_store(repository: Path, stock: Stock, failing: str) -> None:
+def test_failing_store(repository: Path, stock: StockRepository, failing: str) -> None:
     """While a storage fails nothing is told, and nothing is lost: when it works again, the backup is told once."""
     stock.back_up()
     watch = Watch(repository)
@@ -266,7 +248,7 @@ def test_schema_1(repository: Path, inventory: Inventory) -> None:
     assert found.total_bytes == result.total_bytes
 
 
-def test_cost(repository: Path, stock: Stock) -> None:
+def test_cost(repository: Path, stock: StockRepository) -> None:
     """A look that finds nothing new is one listing, of meta/."""
     stock.back_up()
     store = upload(repository, WatchedFileSystem())

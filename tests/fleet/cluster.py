@@ -65,6 +65,7 @@ class Cluster:
             "DAG_PROCESSOR__PARSING_PROCESSES": "1",
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+            "WORKERS__EXECUTION_API_TIMEOUT": "60",  # of a busy machine
             **self.settings,
         }
         self.env = {
@@ -116,6 +117,10 @@ class Cluster:
     def unpause(self, dag_id: str) -> None:
         """Let the scheduler run a DAG."""
         self.call("PATCH", f"/dags/{dag_id}", {"is_paused": False})
+
+    def pause(self, dag_id: str) -> None:
+        """Have the scheduler start no more runs of a DAG."""
+        self.call("PATCH", f"/dags/{dag_id}", {"is_paused": True})
 
     def trigger(self, dag_id: str) -> Run:
         """Start a run."""
