@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
 from airflow_provider_rocksdb.assets.rocksdb import BACKUPS_ALIAS, create_repository_asset
-from airflow_provider_rocksdb.core.archive_layout import compression_of
 from airflow_provider_rocksdb.hooks.storage import public_url
 
 if TYPE_CHECKING:
@@ -60,6 +59,8 @@ def emit_backup(
 
 def _describe(done: Mapping[str, Any], layout: Layout, url: str) -> dict[str, Any]:
     """Tell of a backup what its consumers need: small, JSON-able, and without anything that is secret."""
+    from airflow_provider_rocksdb.core.archive_layout import compression_of
+
     uploaded = done.get("uploaded_bytes", 0)
     if layout == "archive":
         uploaded = 0 if done["reused"] else done["archive_bytes"]
