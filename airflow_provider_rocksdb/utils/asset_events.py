@@ -42,7 +42,11 @@ def emit_backup(
     """
     extra = _describe(done, layout, public_url(backup_dir))
     extra |= {"rocksdb_conn_id": task.rocksdb_conn_id, **_read_source(checkpoint_dir)}
-    repository = create_repository_asset(backup_dir=backup_dir)
+    try:
+        repository = create_repository_asset(backup_dir=backup_dir)
+    except ValueError as error:  # the backup is there, and no retry would make a better one
+        task.log.warning("No asset event: Airflow takes no asset of this repository: %s", error)
+        return
     declared = [outlet for outlet in task.outlets if getattr(outlet, "uri", None) == repository.uri]
     task.outlets = [outlet for outlet in task.outlets if outlet not in declared]  # each would be an event of its own
     events = context["outlet_events"][AssetAlias(BACKUPS_ALIAS)]

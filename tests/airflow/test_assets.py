@@ -127,6 +127,16 @@ def test_mapped(live_db: Path, tmp_path: Path, run_dag: RunDag) -> None:
     ]
 
 
+def test_no_asset(live_db: Path, tmp_path: Path, run_dag: RunDag) -> None:
+    """Where Airflow takes the repository's URL for no asset, here for its length, the backup succeeds without event."""
+    place = tmp_path.joinpath(*["x" * 250] * 6)
+    with DAG("has_no_asset", schedule=None) as dag:
+        RocksDBBackupOperator(task_id="backup", db_dir=str(live_db), backup_dir=str(place))
+    run = run_dag(dag)
+    assert (run.state, asset_events("has_no_asset")) == ("success", [])
+    assert "No asset event" in run.log
+
+
 def test_retry(live_db: Path, tmp_path: Path, run_dag: RunDag) -> None:
     """A try that fails after its backup was made emits nothing; the next one makes another, and emits that."""
 
