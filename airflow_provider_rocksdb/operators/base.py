@@ -13,7 +13,7 @@ from airflow_provider_rocksdb.assets.rocksdb import BACKUPS_ALIAS
 from airflow_provider_rocksdb.core.errors import CancelledError, RocksDBError
 from airflow_provider_rocksdb.hooks.rocksdb import RocksDBHook
 from airflow_provider_rocksdb.hooks.storage import public_url
-from airflow_provider_rocksdb.utils.asset_events import emit_backup
+from airflow_provider_rocksdb.utils.asset_events import EMITS_THROUGH_ALIAS, emit_backup
 from airflow_provider_rocksdb.utils.checkpoint import (
     CheckpointReference,
     default_checkpoint_dir,
@@ -229,7 +229,8 @@ class RocksDBUploadOperator(RocksDBTransferOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.outlets = [*self.outlets, AssetAlias(BACKUPS_ALIAS)]
+        if EMITS_THROUGH_ALIAS:
+            self.outlets = [*self.outlets, AssetAlias(BACKUPS_ALIAS)]
         self.layout = layout
         self.level = level
         self.allow_other_source = allow_other_source

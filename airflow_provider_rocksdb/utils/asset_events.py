@@ -2,7 +2,8 @@
 
 Airflow takes events from tasks that succeed alone. The event is that of the repository's asset: of the one that the
 task names in its outlets, else of the one that the deployment knows by this URI, else of a new one. It goes through the
-alias ``rocksdb_backups``, which reaches both who waits for this asset and who waits for any backup.
+alias ``rocksdb_backups``, which reaches both who waits for this asset and who waits for any backup. On Airflow 2 there
+is an event where the task names the repository in its outlets, and no other.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
     from airflow_provider_rocksdb.core.upload import Layout
     from airflow_provider_rocksdb.operators.base import RocksDBBaseOperator
+
+EMITS_THROUGH_ALIAS = hasattr(Asset, "ref")
+"""Whether a task may emit events of assets that its DAG does not name: Airflow 2 fails a task for an alias that it does
+not know, such as that of a mapped task."""
 
 
 def emit_backup(
@@ -48,10 +53,14 @@ def emit_backup(
         task.log.warning("No asset event: Airflow takes no asset of this repository: %s", error)
         return
     declared = [outlet for outlet in task.outlets if getattr(outlet, "uri", None) == repository.uri]
+    if not EMITS_THROUGH_ALIAS:
+        for outlet in declared:
+            context["outlet_events"][outlet].extra = extra
+        return
     task.outlets = [outlet for outlet in task.outlets if outlet not in declared]  # each would be an event of its own
     events = context["outlet_events"][AssetAlias(BACKUPS_ALIAS)]
-    if declared or not hasattr(Asset, "ref"):  # Airflow 2, where an asset's URI is its name
-        events.add(declared[0] if declared else repository, extra=extra)
+    if declared:
+        events.add(declared[0], extra=extra)
         return
     from airflow.sdk.exceptions import AirflowRuntimeError
 
