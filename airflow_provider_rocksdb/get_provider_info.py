@@ -36,6 +36,14 @@ def get_provider_info() -> dict[str, Any]:
                 "python-module": "airflow_provider_rocksdb.transfers.fsspec_to_rocksdb",
             },
         ],
+        "asset-uris": [
+            {
+                "schemes": ["rocksdb"],
+                "handler": "airflow_provider_rocksdb.assets.rocksdb.sanitize_uri",
+                "factory": "airflow_provider_rocksdb.assets.rocksdb.create_asset",
+                "to_openlineage_converter": "airflow_provider_rocksdb.assets.rocksdb.convert_asset_to_openlineage",
+            }
+        ],
         "connection-types": [
             {
                 "connection-type": "rocksdb",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from airflow_provider_rocksdb.core.inventory import Inventory as Inventory
     from airflow_provider_rocksdb.core.inventory import read_inventory as read_inventory
     from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint as create_live_checkpoint
+    from airflow_provider_rocksdb.core.new_backups import NewBackups as NewBackups
+    from airflow_provider_rocksdb.core.new_backups import find_new_backups as find_new_backups
     from airflow_provider_rocksdb.core.output import open_output as open_output
     from airflow_provider_rocksdb.core.paths import DatabasePaths as DatabasePaths
     from airflow_provider_rocksdb.core.prune import prune_backups as prune_backups
@@ -54,6 +56,7 @@ _MODULES = {
     "DatabaseReader": "reading",
     "FoundBackup": "freshness",
     "Inventory": "inventory",
+    "NewBackups": "new_backups",
     "PruneResult": "prune_result",
     "RestoreResult": "restore",
     "RetentionPolicy": "retention",
@@ -66,6 +69,7 @@ _MODULES = {
     "create_live_checkpoint": "live_checkpoint",
     "delete_checkpoint": "checkpoint",
     "find_backup": "freshness",
+    "find_new_backups": "new_backups",
     "list_backups": "repository_listing",
     "list_usage": "repository_usage",
     "open_backup": "reading",

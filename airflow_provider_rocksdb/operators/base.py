@@ -7,10 +7,13 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, AssetAlias, BaseOperator
 
-from airflow_provider_rocksdb.core.errors import CancelledError
+from airflow_provider_rocksdb.assets.rocksdb import BACKUPS_ALIAS
+from airflow_provider_rocksdb.core.errors import CancelledError, RocksDBError
 from airflow_provider_rocksdb.hooks.rocksdb import RocksDBHook
+from airflow_provider_rocksdb.hooks.storage import public_url
+from airflow_provider_rocksdb.utils.asset_events import EMITS_THROUGH_ALIAS, emit_backup
 from airflow_provider_rocksdb.utils.checkpoint import (
     CheckpointReference,
     default_checkpoint_dir,
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
     from airflow_provider_rocksdb.core.upload import Layout
 
 
+BACKUP_KEY = "rocksdb_backup"
+"""Key of the XCom that says which repository, and which backup of it, a task is about."""
+
+
 class RocksDBBaseOperator(BaseOperator):
     """Base of this provider's operators and sensors.
 
@@ -39,6 +46,7 @@ class RocksDBBaseOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("rocksdb_conn_id", "db_dir")
+    backup_dir: str | None  # where a task uses a repository
     ui_color = "#dfe8d8"
 
     def __init__(
@@ -53,6 +61,27 @@ class RocksDBBaseOperator(BaseOperator):
     def hook(self) -> RocksDBHook:
         """The connection."""
         return RocksDBHook(self.rocksdb_conn_id)
+
+    def get_backup_url(self) -> str | None:
+        """Return the repository's URL, without a connection id; None for a task that uses none.
+
+        :raises InvalidArgumentError, AirflowNotFoundException: when nothing names one, or it carries credentials.
+        """
+        return public_url(self.backup_dir or self.hook.get_backup_dir()) if hasattr(self, "backup_dir") else None
+
+    def pre_execute(self, context: Any) -> None:
+        """Tell which repository the task is about, before it works: also of a task that fails."""
+        super().pre_execute(context)
+        self.tell_backup(context)
+
+    def tell_backup(self, context: Context, backup_id: int | None = None) -> None:
+        """Push XCom ``rocksdb_backup``, which the task's links read: ``url``, ``rocksdb_conn_id``, ``backup_id``."""
+        try:
+            url = self.get_backup_url()
+        except (RocksDBError, AirflowNotFoundException):  # execute says it
+            url = None
+        value = {"url": url, "rocksdb_conn_id": self.rocksdb_conn_id, "backup_id": backup_id}
+        context["ti"].xcom_push(key=BACKUP_KEY, value=value)
 
     @contextlib.contextmanager
     def stoppable(self) -> Iterator[threading.Event]:
@@ -200,6 +229,8 @@ class RocksDBUploadOperator(RocksDBTransferOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if EMITS_THROUGH_ALIAS:
+            self.outlets = [*self.outlets, AssetAlias(BACKUPS_ALIAS)]
         self.layout = layout
         self.level = level
         self.allow_other_source = allow_other_source
@@ -210,10 +241,10 @@ class RocksDBUploadOperator(RocksDBTransferOperator):
     def upload(
         self, checkpoint_dir: str, storage: tuple[AbstractFileSystem, str], context: Context, stop: threading.Event
     ) -> dict[str, Any]:
-        """Check a checkpoint and upload it; return what was sent."""
+        """Check a checkpoint and upload it; return what was sent. The event of it goes out when the task succeeds."""
         from airflow_provider_rocksdb.core.upload import upload_checkpoint
 
-        return upload_checkpoint(
+        done = upload_checkpoint(
             checkpoint_dir,
             *storage,
             layout=self.layout,
@@ -226,3 +257,7 @@ class RocksDBUploadOperator(RocksDBTransferOperator):
             options=self.transfer_options(),
             stop=stop,
         )
+        self.tell_backup(context, done.get("backup_id"))
+        backup_dir = self.backup_dir or self.hook.get_backup_dir()
+        emit_backup(self, context, checkpoint_dir, done, layout=self.layout, backup_dir=backup_dir)
+        return done

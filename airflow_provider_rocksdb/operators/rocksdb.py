@@ -141,7 +141,8 @@ class RocksDBBackupOperator(RocksDBPathsOperator, RocksDBUploadOperator):
     The checkpoint is deleted however the task ends; what a worker killed with -9 leaves, the next run deletes.
 
     The result is that of the upload, with the checkpoint's summary as ``checkpoint``, and what was pruned as ``prune``.
-    A meta that the prune cannot read fails the task at its end, without a retry: backup and result are there.
+    A meta that the prune cannot read fails the task at its end, without a retry: backup and result are there, but no
+    asset event, which Airflow takes from tasks that succeed alone.
     Directories, storage and layout: see :class:`.RocksDBPathsOperator` and :class:`.RocksDBUploadOperator`.
 
     :param mode: as of :class:`RocksDBCreateCheckpointOperator`; so are ``allow_copy``, ``allow_inside`` and
@@ -271,7 +272,7 @@ class RocksDBVerifyBackupOperator(RocksDBTransferOperator):
         self.scratch_dir = scratch_dir
         self.check_timeout_seconds = check_timeout_seconds
 
-    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 -- Airflow's signature
+    def execute(self, context: Context) -> dict[str, Any]:
         """Verify; return what was verified, and how much was read."""
         from airflow_provider_rocksdb.core.verify import verify_backups
 
@@ -289,6 +290,7 @@ class RocksDBVerifyBackupOperator(RocksDBTransferOperator):
                 options=self.transfer_options(),
                 stop=stop,
             )
+            self.tell_backup(context, report.backup_ids[0] if len(report.backup_ids) == 1 else None)
             for problem in report.problems:
                 self.log.error("%s", problem)
             report.raise_for_state()

@@ -59,7 +59,7 @@ class _WaitingSensor(RocksDBBaseOperator, BaseSensorOperator):
         """Wait; return what was found."""
         with self._strictly(), self.stoppable():
             if not self.deferrable:
-                return super().execute(context)
+                return self._tell(super().execute(context), context)
             found = self.poke(context)
             if not found:
                 self.defer(
@@ -67,15 +67,15 @@ class _WaitingSensor(RocksDBBaseOperator, BaseSensorOperator):
                     trigger=self.make_trigger(context),
                     method_name="execute_complete",
                 )
-            return found.xcom_value
+            return self._tell(found.xcom_value, context)
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:  # noqa: ARG002 -- Airflow's signature
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Take over from the trigger."""
         state, reason = event["state"], event["reason"]
         if state == "incomplete":
             self._missing = reason
             raise AirflowSensorTimeout(f"Sensor has timed out after {self.timeout:g} seconds.")
-        return self.judge(event["place"], state, reason, event["result"]).xcom_value
+        return self._tell(self.judge(event["place"], state, reason, event["result"]).xcom_value, context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral."""
@@ -95,6 +95,10 @@ class _WaitingSensor(RocksDBBaseOperator, BaseSensorOperator):
             self.log.info("%s %s: %s", place, self.waiting, reason)
             return PokeReturnValue(is_done=False)
         raise CouldNotCheckError(f"{place} could not be checked: {reason}")
+
+    def _tell(self, result: Any, context: Context) -> Any:
+        self.tell_backup(context, result.get("backup_id"))
+        return result
 
     @contextlib.contextmanager
     def _strictly(self) -> Iterator[None]:

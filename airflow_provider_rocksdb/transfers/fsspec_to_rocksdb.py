@@ -49,12 +49,12 @@ class FsspecToRocksDBOperator(RocksDBPathsOperator, RocksDBTransferOperator):
         self.delta = delta
         self.in_place = in_place
 
-    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 -- Airflow calls it so
+    def execute(self, context: Context) -> dict[str, Any]:
         """Restore; return what was restored."""
         from airflow_provider_rocksdb.core.restore import restore_backup
 
         with self.stoppable() as stop:
-            return restore_backup(
+            done = restore_backup(
                 *self.get_storage(),
                 self.get_paths(),
                 backup_id=read_backup_id(self.backup_id),
@@ -64,3 +64,5 @@ class FsspecToRocksDBOperator(RocksDBPathsOperator, RocksDBTransferOperator):
                 options=self.transfer_options(),
                 stop=stop,
             ).to_dict()
+        self.tell_backup(context, done["backup_id"])
+        return done

@@ -1,4 +1,4 @@
-"""Which backup a task means, and a look whether it is there."""
+"""Which backup a task means, a look whether it is there, and a look which are new."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from airflow_provider_rocksdb.hooks.rocksdb import RocksDBHook
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Mapping
 
     from airflow_provider_rocksdb.core.freshness import FoundBackup
+    from airflow_provider_rocksdb.core.new_backups import NewBackups
 
 
 def read_time(name: str, value: Any) -> datetime | None:
@@ -63,6 +65,35 @@ def look_for_backup(
     return find_backup(
         filesystem,
         root,
+        newer_than=read_time("newer_than", newer_than),
+        max_age=None if max_age_seconds is None else timedelta(seconds=max_age_seconds),
+        db_id=db_id,
+        stop=stop,
+    )
+
+
+def look_for_new_backups(
+    seen: Mapping[str, Any] | None,
+    *,
+    rocksdb_conn_id: str,
+    backup_dir: str | None,
+    storage_conn_id: str | None,
+    newer_than: str | None,
+    max_age_seconds: float | None,
+    db_id: str | None,
+    stop: threading.Event | None,
+) -> NewBackups:
+    """Look once which backups are new: see :func:`.find_new_backups`.
+
+    :raises InvalidArgumentError, AirflowNotFoundException: when the storage cannot be resolved.
+    """
+    from airflow_provider_rocksdb.core.new_backups import find_new_backups
+
+    filesystem, root = RocksDBHook(rocksdb_conn_id).get_storage(backup_dir, storage_conn_id)
+    return find_new_backups(
+        filesystem,
+        root,
+        seen,
         newer_than=read_time("newer_than", newer_than),
         max_age=None if max_age_seconds is None else timedelta(seconds=max_age_seconds),
         db_id=db_id,

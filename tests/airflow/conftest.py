@@ -120,6 +120,22 @@ class Run:
             return connection.execute(statement, (self.dag_id, self.run_id)).fetchall()
 
 
+def asset_events(dag_id: str) -> list[tuple[str, dict[str, Any], list[str]]]:
+    """Return what Airflow has stored of a DAG's asset events: URI, extra and aliases of each, the oldest first."""
+    with contextlib.closing(sqlite3.connect(AIRFLOW_HOME / "airflow.db")) as connection:
+        tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'asset_event'").fetchone()
+        name = "asset" if tables[0] else "dataset"  # Airflow 2
+        statement = f"""
+            SELECT asset.uri, event.extra, (
+                SELECT group_concat(alias.name) FROM {name}_alias alias
+                JOIN {name}_alias_{name}_event link ON link.alias_id = alias.id WHERE link.event_id = event.id
+            ) FROM {name}_event event JOIN {name} asset ON asset.id = event.{name}_id
+            WHERE event.source_dag_id = ? ORDER BY event.id
+        """  # noqa: S608 -- Airflow's own names
+        rows = connection.execute(statement, (dag_id,)).fetchall()
+    return [(uri, json.loads(extra), aliases.split(",") if aliases else []) for uri, extra, aliases in rows]
+
+
 @pytest.fixture
 def stored() -> Callable[[], str]:
     """Read everything that Airflow has stored but the DAGs' own code: templates, XComs, logs, …, as text."""

@@ -68,6 +68,25 @@ def restore_with_aimrocks(repository: str | Path, backup_id: int, target: Path) 
     return count_keys(str(target))["default"]
 
 
+class StockRepository:
+    """A repository, and a database in it, that stock RocksDB 6.29 alone writes; each backup has one key more."""
+
+    def __init__(self, directory: Path) -> None:
+        self.place = directory / "repository"
+        self.database = aimrocks.DB(str(directory / "stock"), aimrocks.Options(create_if_missing=True))
+        self.count = 0
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Have an engine that knows only what is there."""
+        self.engine = aimrocks.BackupEngine(str(self.place))
+
+    def back_up(self) -> None:
+        self.count += 1
+        self.database.put(b"%06d" % self.count, b"value")
+        self.engine.create_backup(self.database, flush_before_backup=True)
+
+
 class StorageDiedError(OSError):
     """The storage does not answer any more."""
 

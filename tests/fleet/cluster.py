@@ -65,6 +65,7 @@ class Cluster:
             "DAG_PROCESSOR__PARSING_PROCESSES": "1",
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+            "WORKERS__EXECUTION_API_TIMEOUT": "60",  # of a busy machine
             **self.settings,
         }
         self.env = {
@@ -89,7 +90,7 @@ class Cluster:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 -- ours
+        with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:  # noqa: S310 -- ours
             return json.load(answer)
 
     def healthy(self, *parts: str) -> bool:
@@ -116,6 +117,10 @@ class Cluster:
     def unpause(self, dag_id: str) -> None:
         """Let the scheduler run a DAG."""
         self.call("PATCH", f"/dags/{dag_id}", {"is_paused": False})
+
+    def pause(self, dag_id: str) -> None:
+        """Have the scheduler start no more runs of a DAG."""
+        self.call("PATCH", f"/dags/{dag_id}", {"is_paused": True})
 
     def trigger(self, dag_id: str) -> Run:
         """Start a run."""

@@ -1,0 +1,1 @@
+"""What Airflow knows of databases and backup repositories as assets."""
