@@ -13,10 +13,10 @@ from fsspec.implementations.local import LocalFileSystem
 from rocksdict import Rdict
 
 from airflow_provider_rocksdb.core import checkpoint, durable
-from airflow_provider_rocksdb.core.checkpoint import check_deletable
+from airflow_provider_rocksdb.core.checkpoint import check_deletable, delete_checkpoint
 from airflow_provider_rocksdb.core.completeness import State, check_completeness
 from airflow_provider_rocksdb.core.directory import LocalDirectory
-from airflow_provider_rocksdb.core.errors import ExistsError
+from airflow_provider_rocksdb.core.errors import BusyError, ExistsError
 from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.repository import create_backup
@@ -83,6 +83,25 @@ def test_replaced_meanwhile(tmp_path: Path, after_opening: AfterOpening) -> None
     create_live_checkpoint(DatabasePaths(db_dir), target, replace=True)
     assert check_completeness(target).state is State.COMPLETE
     assert sorted(os.listdir(tmp_path)) == ["checkpoint", "db"]
+
+
+def test_replaced_while_it_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that takes another's name right before that is deleted keeps its name."""
+    db_dir, target = build(tmp_path / "db", 100), str(tmp_path / "checkpoint")
+    create_live_checkpoint(DatabasePaths(db_dir), target)
+    create_live_checkpoint(DatabasePaths(db_dir), str(tmp_path / "other"))
+    real = checkpoint._create_record
+
+    def create(descriptor: int) -> None:
+        monkeypatch.setattr(checkpoint, "_create_record", real)
+        os.rename(target, tmp_path / "aside")
+        os.rename(tmp_path / "other", target)
+        real(descriptor)
+
+    monkeypatch.setattr(checkpoint, "_create_record", create)
+    with pytest.raises(BusyError, match="was replaced by something else while it was being deleted"):
+        delete_checkpoint(target)
+    assert check_completeness(target).state is State.COMPLETE
 
 
 def test_replaced_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
