@@ -10,14 +10,17 @@ sshfs        only the coroutine ``_mv`` renames (``posix-rename@openssh.com``); 
 ===========  ===========================================================================================
 
 Every call on a network ends in a limited time. These drivers do that by themselves: s3fs (5 s to connect, 15 s without
-a byte), adlfs (20 and 60), ftp (30). The others get limits from here: gcsfs waits for ever.
+a byte), adlfs (20 and 60), ftp (30). The others get limits from here: gcsfs waits for ever; so does sshfs for an SFTP
+server that hangs while its SSH server goes on answering, and asyncssh has no option for that.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from fsspec import AbstractFileSystem
@@ -29,6 +32,7 @@ Move = Callable[[AbstractFileSystem, str, str], None]
 _CONNECT_SECONDS = 20
 SILENCE_SECONDS = 60
 _S3FS_RETRIES = 5  # unless somebody has set another number
+_AZURE_RETRIES = 3  # likewise
 _TIMEOUTS: dict[str, dict[str, int]] = {
     "GCSFileSystem": {"requests_timeout": 300},  # for a whole request: a part of 8 MiB on a slow line
     "SFTPFileSystem": {"timeout": _CONNECT_SECONDS},
@@ -52,24 +56,59 @@ def default_timeouts(scheme: str) -> dict[str, int]:
 def limit_waiting(filesystem: Any) -> None:
     """Limit how long a file system waits for an answer, and how often it asks again, where its driver does not.
 
-    What a user has set is left alone. s3fs tries five times what botocore has tried five times; callers try again, too.
+    What a user has set is left alone. s3fs tries five times what botocore has tried five times, and Azure's client four
+    times, with pauses of 15 s and more; callers try again, too.
     """
-    if _is_paramiko(filesystem):
+    if _is_one_of(filesystem, "SFTPFileSystem"):
         with contextlib.suppress(Exception):  # a connection that is closed already says so at its next use
             channel = filesystem.ftp.get_channel()
             if channel.gettimeout() is None:
                 channel.settimeout(SILENCE_SECONDS)
-    if any(base.__name__ == "S3FileSystem" for base in type(filesystem).__mro__):
+    elif _is_one_of(filesystem, "S3FileSystem"):
         filesystem.retries = 1 if filesystem.retries == _S3FS_RETRIES else filesystem.retries
+    elif _is_one_of(filesystem, "AzureBlobFileSystem"):
+        policy = filesystem.service_client._config.retry_policy
+        policy.total_retries = 0 if policy.total_retries == _AZURE_RETRIES else policy.total_retries
+    elif _is_one_of(filesystem, "SSHFileSystem") and "_maybe_new_channel" not in vars(filesystem._pool):
+        filesystem._pool._maybe_new_channel = partial(_make_channel, filesystem._pool._maybe_new_channel)
 
 
 def limit_options(filesystem: Any) -> dict[str, int]:
     """Return options for another file system like this one, so that connecting has a limit, too."""
-    return {"timeout": _CONNECT_SECONDS, "channel_timeout": SILENCE_SECONDS} if _is_paramiko(filesystem) else {}
+    paramiko = _is_one_of(filesystem, "SFTPFileSystem")
+    return {"timeout": _CONNECT_SECONDS, "channel_timeout": SILENCE_SECONDS} if paramiko else {}
 
 
-def _is_paramiko(filesystem: Any) -> bool:
-    return any(base.__name__ == "SFTPFileSystem" for base in type(filesystem).__mro__)
+def _is_one_of(filesystem: Any, name: str) -> bool:
+    return any(base.__name__ == name for base in type(filesystem).__mro__)
+
+
+async def _make_channel(make: Callable[[], Awaitable[Any]]) -> Any:
+    """Open a channel of sshfs, on which no request waits when none has been answered for some time.
+
+    :raises TimeoutError: when it cannot be opened in that time.
+    """
+    channel = await asyncio.wait_for(make(), SILENCE_SECONDS)
+    if channel is None:
+        return None
+    request, answered = channel._handler._make_request, 0
+
+    async def limited(*arguments: Any) -> Any:
+        nonlocal answered
+        task = asyncio.ensure_future(request(*arguments))
+        try:
+            while True:
+                before = answered
+                if (await asyncio.wait({task}, timeout=SILENCE_SECONDS))[0]:
+                    answered += 1
+                    return task.result()
+                if answered == before:
+                    raise TimeoutError(f"the SFTP server has answered nothing for {SILENCE_SECONDS} s")
+        finally:
+            task.cancel()
+
+    channel._handler._make_request = limited
+    return channel
 
 
 def find_move(kind: type[AbstractFileSystem]) -> Move | None:

@@ -45,7 +45,8 @@ def run_parallel(
     :param goes_on: asked after each failure whether to begin further items.
     :param on_tick: called every ``tick_seconds`` in the calling thread.
     :param stop: set it, and nothing more is begun; ``work`` looks at it itself. What does not, because a server does
-        not answer, is left behind in its thread, which ends with the process.
+        not answer, is left behind in its thread, which ends with the process. An exception in the calling thread, such
+        as a scheduler's time limit, sets it.
     :raises CancelledError: when ``stop`` was set.
     """
     run = _Run(work, items, goes_on, stop)
@@ -62,6 +63,10 @@ def run_parallel(
             if time.monotonic() >= next_tick:
                 next_tick += tick_seconds
                 on_tick()
+    except BaseException:
+        if stop is not None:
+            stop.set()
+        raise
     finally:
         run.ended.set()
         _join(threads, _STOP_SECONDS if stop is not None and stop.is_set() else _JOIN_SECONDS)

@@ -57,9 +57,12 @@ def _sweeping(parent: str) -> Iterator[None]:
 def _open_locked(parent: str) -> int:
     while True:
         _make_directory(parent)
-        descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            if _lock_alone(descriptor):
+            descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
+        try:
+            if _lock_alone(descriptor) and _is_named(descriptor, parent):
                 _delete_abandoned(parent)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             if _is_named(descriptor, parent):

@@ -12,7 +12,7 @@ from airflow_provider_rocksdb.core.errors import AccessError, InvalidArgumentErr
 from airflow_provider_rocksdb.core.repository import list_backups
 from airflow_provider_rocksdb.core.storage import translating
 from airflow_provider_rocksdb.hooks.storage import resolve_storage
-from tests.backends.backends import SECRET, USER, gcs_options
+from tests.backends.backends import SECRET, USER, azure_options, gcs_options
 from tests.backends.conftest import Connect
 from tests.backends.proxy import proxy
 from tests.core.repositories import ONCE
@@ -57,14 +57,14 @@ def test_ftp_connection_without_login(connect: Connect) -> None:
         resolve_storage("ftp://127.0.0.1/db", connect("ftp", host="127.0.0.1"))
 
 
-@pytest.mark.parametrize("name", ["s3", "gcs", "sftp", "sshfs", "ftp", "webdav"])
+@pytest.mark.parametrize("name", ["s3", "azure", "gcs", "sftp", "sshfs", "ftp", "webdav"])
 def test_silent_server(
     name: str, request: pytest.FixtureRequest, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that answers no more is given up in the time that the driver's option, or ours, says."""
     monkeypatch.setattr(drivers, "SILENCE_SECONDS", 1)
-    if name == "gcs":
-        port = request.getfixturevalue("gcs_port")
+    if name in ("azure", "gcs"):
+        port = request.getfixturevalue(f"{name}_port")
     else:
         server = request.getfixturevalue("s3_server" if name == "s3" else f"{name.replace('sshfs', 'sftp')}_process")
         port = server.port
@@ -78,6 +78,9 @@ def test_silent_server(
                 storage_options={**server.storage_options, "endpoint_url": endpoint, "config_kwargs": limits},
             )
             filesystem.retries = 1
+        elif name == "azure":
+            monkeypatch.setattr("azure.storage.blob._shared.base_client_async.READ_TIMEOUT", 1)
+            filesystem, root = resolve_storage("abfs://any/db", storage_options=azure_options(through.port))
         elif name == "gcs":
             monkeypatch.setitem(drivers._TIMEOUTS["GCSFileSystem"], "requests_timeout", 1)
             filesystem, root = resolve_storage("gs://any/db", storage_options=gcs_options(through.port))
@@ -96,7 +99,36 @@ def test_silent_server(
             filesystem, root = resolve_storage("webdav://db", storage_options={**base, "retry": False})
         assert list_backups(filesystem, root) == ()
         through.stall()
+        through.requests = 0
         with pytest.raises(TransferError), translating("here"):
+            list_backups(filesystem, root, options=ONCE)
+        assert through.requests <= 1  # of HTTP
+
+
+def test_silent_from_the_start(
+    request: pytest.FixtureRequest, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An SSH server that takes connections and says nothing is given up in the time of a login."""
+    asyncssh = pytest.importorskip("asyncssh", reason="needs sshfs")
+    monkeypatch.setitem(drivers._TIMEOUTS["SSHFileSystem"], "login_timeout", 1)
+    with proxy(request.getfixturevalue("sftp_process").port) as through:
+        through.stall()
+        where = {"host": "127.0.0.1", "port": through.port, "login": USER, "password": SECRET}
+        with pytest.raises(asyncssh.ConnectionLost, match="Login timeout"):
+            resolve_storage("sftp://127.0.0.1/db", connect("sftp", **where))
+
+
+@pytest.mark.parametrize("kind", ["requests", "channels"])
+def test_hanging_sftp(connect: Connect, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """An SFTP server that hangs is given up also when the SSH server around it still answers: its disk may be gone."""
+    pytest.importorskip("sshfs", reason="needs sshfs")
+    from tests.backends.hanging import serve_hanging_sftp
+
+    monkeypatch.setattr(drivers, "SILENCE_SECONDS", 1)
+    with serve_hanging_sftp(channels=kind == "channels") as port:
+        where = {"host": "127.0.0.1", "port": port, "login": USER, "password": SECRET}
+        filesystem, root = resolve_storage("sftp://127.0.0.1/db", connect("sftp", **where))
+        with pytest.raises(TransferError, match="TimeoutError"):
             list_backups(filesystem, root, options=ONCE)
 
 

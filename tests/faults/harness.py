@@ -26,8 +26,10 @@ from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.prune import prune_backups
 from airflow_provider_rocksdb.core.repository import create_backup
 from airflow_provider_rocksdb.core.repository_listing import list_backups
+from airflow_provider_rocksdb.core.repository_marks import LastLook, list_marks
 from airflow_provider_rocksdb.core.restore import restore_backup
 from airflow_provider_rocksdb.core.retention import RetentionPolicy
+from airflow_provider_rocksdb.core.storage import Storage
 from airflow_provider_rocksdb.core.transfer import TransferOptions
 from airflow_provider_rocksdb.core.verify import verify_backups
 from tests.core.databases import count_keys
@@ -41,7 +43,8 @@ RUNS = 3  # of a task: one, and two retries
 STOCK_EVERY = 50  # schedules between two that stock RocksDB judges, which takes long
 KEYS = (1500, 2500)  # in the first and in the second backup
 _KINDS: tuple[Kind, ...] = ("object store", "server")
-_NEWEST = RetentionPolicy(keep_last=1)
+_NEWEST, _ALL = RetentionPolicy(keep_last=1), RetentionPolicy(keep_last=99)
+_SECOND_META = f"{ROOT}/meta/2"
 
 
 @dataclass
@@ -81,9 +84,19 @@ def build_world(place: Path) -> World:
         for inventory in (first, second):
             create_backup(inventory, _quiet(two, kind), ROOT, options=OPTIONS)
         upload_archive(second, _quiet(two, kind), ARCHIVE, options=OPTIONS)
-        for name, objects in (("empty", empty), ("one", one), ("two", two)):
+        for name, objects in (("empty", empty), ("one", one), ("two", two), ("reserved", _reserve(two, kind))):
             world.stores[name, kind] = objects
     return world
+
+
+def _reserve(two: Objects, kind: Kind) -> Objects:
+    """Make a store in which the second backup has reserved what its meta is going to name, all of which is marked."""
+    objects = two.copy()
+    objects.remove(_SECOND_META)
+    prune_backups(_quiet(objects, kind), ROOT, _ALL, options=OPTIONS)
+    storage = Storage(_quiet(objects, kind), ROOT)
+    LastLook(storage, "0123456789abcdef", OPTIONS, None).begin(list_marks(storage, OPTIONS, None).marked)
+    return objects
 
 
 def _quiet(objects: Objects, kind: Kind) -> FaultyFileSystem:
@@ -170,7 +183,7 @@ class Backup(Scenario):
             found = self.whole_backups()
             self.stock_restores({i: KEYS[0 if i in self.before else self.inventory] for i in found})
         for _ in range(2):
-            prune_backups(self.quiet, ROOT, RetentionPolicy(keep_last=99), grace_seconds=0)
+            prune_backups(self.quiet, ROOT, _ALL, grace_seconds=0)
         litter = [name for name in self.objects.contents if "/incoming/" in name or "/unreferenced/" in name]
         assert not litter, f"litter: {litter}"
         self.whole_backups()
@@ -228,6 +241,27 @@ class Prune(Scenario):
         assert not litter, f"litter: {litter}"
         if self.schedule.seed % STOCK_EVERY == 0:
             self.stock_restores({2: KEYS[1]})
+
+
+class PruneBesideBackup(Scenario):
+    """A backup has reserved what it needs, and writes its meta only later: a prune meanwhile deletes none of it."""
+
+    begins = "reserved"
+
+    def run(self) -> Any:
+        return prune_backups(self.filesystem, ROOT, _ALL, grace_seconds=0, options=OPTIONS)
+
+    def check_answer(self, answer: Any) -> None:
+        if answer.failures or answer.unreadable:
+            raise TransferError(f"{answer.failures} {answer.unreadable}")
+
+    def judge(self) -> bool:
+        before = self.objects.copy()
+        self.objects.put(_SECOND_META, self.world.stores["two", self.kind].contents[_SECOND_META])
+        try:
+            return self.whole_backups() == [1, 2]
+        finally:
+            self.objects.__dict__ |= before.__dict__
 
 
 @dataclass
@@ -315,6 +349,7 @@ SCENARIOS: dict[str, type[Scenario]] = {
     "second backup": SecondBackup,
     "verify": Verify,
     "prune": Prune,
+    "prune beside a backup": PruneBesideBackup,
     "restore": Restore,
     "archive": Archive,
     "restore archive": RestoreArchive,

@@ -99,6 +99,16 @@ def test_latency(checkpoints: tuple[Inventory, Inventory], s3_server: S3Server, 
     assert list_with_aimrocks(s3_server.behind) == [1, 2]
 
 
+def test_no_more_requests_than_ours(
+    checkpoints: tuple[Inventory, Inventory], s3_server: S3Server, network: Network, store: Any
+) -> None:
+    """A server that asks for fewer requests gets one and botocore's second for each of our attempts: s3fs adds none."""
+    network.rate, network.faults = 1.0, ("slow down",)
+    with pytest.raises(TransferError, match="failed 2 times"):
+        create_backup(checkpoints[0], store, s3_server.place, options=TWICE)
+    assert network.requests.total() == TWICE.attempts * 2
+
+
 @pytest.fixture(params=["s3", "sftp", "ftp", "webdav"])
 def stalling(request: pytest.FixtureRequest) -> Iterator[tuple[Any, str, Network]]:
     """Open a server through a proxy that can stall, with time-outs as small as may be."""

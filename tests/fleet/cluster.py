@@ -122,9 +122,10 @@ class Cluster:
         """Have the scheduler start no more runs of a DAG."""
         self.call("PATCH", f"/dags/{dag_id}", {"is_paused": True})
 
-    def trigger(self, dag_id: str) -> Run:
+    def trigger(self, dag_id: str, **params: str) -> Run:
         """Start a run."""
-        return Run(self, dag_id, self.call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"])
+        body = {"logical_date": None, "conf": params}
+        return Run(self, dag_id, self.call("POST", f"/dags/{dag_id}/dagRuns", body)["dag_run_id"])
 
     def runs(self, dag_id: str, *states: str) -> list[Run]:
         """Return the runs that are in one of these states, the oldest first."""
@@ -163,6 +164,11 @@ class Run:
         found = self.cluster.call("GET", f"{self.path}/taskInstances")["task_instances"]
         return sorted(found, key=lambda task: (task["task_id"], task["map_index"]))
 
+    def task(self, task_id: str) -> dict[str, Any]:
+        """Return the only task instance of a task that is not mapped."""
+        (found,) = (task for task in self.tasks() if task["task_id"] == task_id)
+        return found
+
     def states(self) -> dict[str, str]:
         """Return the tasks' states, of a run without mapped tasks."""
         return {task["task_id"]: task["state"] for task in self.tasks()}
@@ -174,7 +180,12 @@ class Run:
 
     def log(self, task_id: str) -> str:
         """Return the logs of all tries of a task that is not mapped."""
-        directory = (
-            self.cluster.home / "logs" / f"dag_id={self.dag_id}" / f"run_id={self.run_id}" / f"task_id={task_id}"
-        )
-        return "\n".join(path.read_text() for path in sorted(directory.glob("attempt=*.log")))
+        return "\n".join(path.read_text() for path in sorted(self._logs(task_id).glob("attempt=*.log")))
+
+    def trigger_logs(self, task_id: str) -> dict[int, str]:
+        """Return what triggers have logged for a task that is not mapped, by the job id of their triggerer."""
+        paths = self._logs(task_id).glob("attempt=*.log.trigger.*.log")
+        return {int(path.name.split(".")[-2]): path.read_text() for path in paths}
+
+    def _logs(self, task_id: str) -> Path:
+        return self.cluster.home / "logs" / f"dag_id={self.dag_id}" / f"run_id={self.run_id}" / f"task_id={task_id}"

@@ -47,8 +47,12 @@ class Fleet:
 
     def start_airflow(self, command: str) -> None:
         """Start a part of Airflow that is on no database's host."""
+        self.stack.callback(kill, self.start(command))
+
+    def start(self, command: str) -> subprocess.Popen[bytes]:
+        """Start such a part, and leave it to the caller to end it."""
         log = self.directory / f"{command}.log"
-        self.stack.enter_context(self.hosts["airflow"].running(*AIRFLOW, command, log=log, env=self.cluster.env))
+        return self.hosts["airflow"].start(*AIRFLOW, command, log=log, env=self.cluster.env)
 
     def start_worker(self, host: str) -> None:
         """Start a host's Celery worker, for the host's queue and for what may run anywhere."""
@@ -94,6 +98,8 @@ def fleet() -> Iterator[Fleet]:
         settings = {
             "CORE__EXECUTOR": "CeleryExecutor",
             "DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{database}",
+            "TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+            "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",  # then a triggerer that was killed is known as dead
             "CELERY__BROKER_URL": broker,
             "CELERY__RESULT_BACKEND": f"db+postgresql+psycopg2://{database}",
         }
@@ -104,7 +110,8 @@ def fleet() -> Iterator[Fleet]:
 def _start(fleet: Fleet) -> Fleet:
     dags = fleet.cluster.home / "dags"
     shutil.copy(EXAMPLES / "example_rocksdb_fleet_backup.py", dags)
-    shutil.copy(Path(__file__).parent / "dags" / "two_hosts.py", dags)
+    for name in ("deferred", "limited", "two_hosts"):
+        shutil.copy(Path(__file__).parent / "dags" / f"{name}.py", dags)
     for host, names in HOSTS.items():
         for name in names:
             fleet.start_service(host, name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -56,6 +57,12 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     """Kill what :meth:`Host.start` returned with SIGKILL, and with it all processes that came of it."""
     process.kill()
     process.wait()
+
+
+def send_signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to the program that :meth:`Host.start` has started."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[0]), number)
 
 
 def require_namespaces() -> None:
