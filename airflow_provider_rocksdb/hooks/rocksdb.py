@@ -7,8 +7,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, get_hook_lineage_collector
 
 from airflow_provider_rocksdb.core.errors import CheckpointTimeoutError, InvalidArgumentError, RocksDBError
 from airflow_provider_rocksdb.core.paths import DatabasePaths
@@ -26,6 +27,7 @@ Mode = Literal["live", "exclusive"]
 
 _MOVING_TRIES = 10
 _READING_TIMEOUT_SECONDS = 3600.0
+_ENDS_PATH = str.maketrans({char: quote(char) for char in "%?#"})  # in a path, these are letters like others
 
 
 class RocksDBHook(BaseHook):
@@ -133,29 +135,40 @@ class RocksDBHook(BaseHook):
     ) -> Checkpoint:
         """Create a checkpoint; parameters and errors as of ``create_live_checkpoint``, ``create_exclusive_checkpoint``.
 
+        Called in a task of any kind, it tells Airflow's hook lineage of the database and of the checkpoint.
+
         :raises InvalidArgumentError: for an unknown mode.
         """
         paths = paths or self.get_paths()
         if mode == "exclusive":
             from airflow_provider_rocksdb.core.database import create_exclusive_checkpoint
 
-            return create_exclusive_checkpoint(
+            checkpoint = create_exclusive_checkpoint(
                 paths, checkpoint_dir, database=self.database, replace=replace, allow_inside=allow_inside, run=run
             )
-        if mode != "live":
-            raise InvalidArgumentError(f"mode {mode!r}: expected 'live' or 'exclusive'")
-        from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
+        elif mode == "live":
+            from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 
-        return create_live_checkpoint(
-            paths,
-            checkpoint_dir,
-            replace=replace,
-            allow_copy=allow_copy,
-            allow_inside=allow_inside,
-            timeout_seconds=timeout_seconds,
-            run=run,
-            stop=stop,
-        )
+            checkpoint = create_live_checkpoint(
+                paths,
+                checkpoint_dir,
+                replace=replace,
+                allow_copy=allow_copy,
+                allow_inside=allow_inside,
+                timeout_seconds=timeout_seconds,
+                run=run,
+                stop=stop,
+            )
+        else:
+            raise InvalidArgumentError(f"mode {mode!r}: expected 'live' or 'exclusive'")
+        self._tell_lineage(paths.db_dir, checkpoint)
+        return checkpoint
+
+    def _tell_lineage(self, db_dir: str, checkpoint: Checkpoint) -> None:
+        collector = get_hook_lineage_collector()
+        source, target = (os.path.abspath(path).translate(_ENDS_PATH) for path in (db_dir, checkpoint.checkpoint_dir))
+        collector.add_input_asset(self, uri=f"rocksdb://{checkpoint.hostname}{source}")
+        collector.add_output_asset(self, uri=f"file://{checkpoint.hostname}{target}")
 
     @contextlib.contextmanager
     def open_checkpoint(

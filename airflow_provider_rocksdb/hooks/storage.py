@@ -57,6 +57,14 @@ def is_url(path_or_url: str) -> bool:
     return "://" in path_or_url
 
 
+def public_url(path_or_url: str) -> str:
+    """Return the URL of a place as everyone may see it: without a connection id.
+
+    :raises InvalidArgumentError: when the URL carries credentials.
+    """
+    return _split_connection(path_or_url, None)[0] if is_url(path_or_url) else f"file://{os.path.abspath(path_or_url)}"
+
+
 def resolve_storage(
     path_or_url: str, conn_id: str | None = None, storage_options: Mapping[str, Any] | None = None
 ) -> tuple[AbstractFileSystem, str]:

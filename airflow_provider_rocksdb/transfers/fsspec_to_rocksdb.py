@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rocksdb.operators.base import RocksDBBaseOperator, RocksDBPathsOperator, RocksDBTransferOperator
 from airflow_provider_rocksdb.utils.backup import read_backup_id
+from airflow_provider_rocksdb.utils.openlineage import Lineage, LineageMixin, database_data
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-class FsspecToRocksDBOperator(RocksDBPathsOperator, RocksDBTransferOperator):
+class FsspecToRocksDBOperator(LineageMixin, RocksDBPathsOperator, RocksDBTransferOperator):
     """Restore a database from a backup repository, whoever wrote it, from a directory with a database, or an archive.
 
     The database is there whole, or what was there before is untouched. The result is a small dict: which backup, what
@@ -54,7 +55,7 @@ class FsspecToRocksDBOperator(RocksDBPathsOperator, RocksDBTransferOperator):
         from airflow_provider_rocksdb.core.restore import restore_backup
 
         with self.stoppable() as stop:
-            return restore_backup(
+            done = restore_backup(
                 *self.get_storage(),
                 self.get_paths(),
                 backup_id=read_backup_id(self.backup_id),
@@ -64,3 +65,13 @@ class FsspecToRocksDBOperator(RocksDBPathsOperator, RocksDBTransferOperator):
                 options=self.transfer_options(),
                 stop=stop,
             ).to_dict()
+        return self.keep_result(done)
+
+    def get_lineage(self, done: Mapping[str, Any] | None) -> Lineage:
+        """From the repository to the database."""
+        source, target = self.get_repository_data(), database_data(self.get_paths().db_dir)
+        if done is None:
+            return Lineage((source.at(self.backup_id),), (target,))
+        source = source.at(done["backup_id"]).moved(done["downloaded_bytes"], done["downloaded_files"])
+        target = target.at(done["sequence_number"]).moved(done["total_bytes"], done["file_count"])
+        return Lineage((source,), (target,))
