@@ -20,6 +20,7 @@ from airflow_provider_rocksdb.utils.checkpoint import (
     read_reference,
 )
 from airflow_provider_rocksdb.utils.errors import retry_only_transient
+from airflow_provider_rocksdb.utils.metrics import emit_upload
 from airflow_provider_rocksdb.utils.openlineage import repository_data
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ class RocksDBUploadOperator(RocksDBTransferOperator):
         """Check a checkpoint and upload it; return what was sent."""
         from airflow_provider_rocksdb.core.upload import upload_checkpoint
 
-        return upload_checkpoint(
+        done = upload_checkpoint(
             checkpoint_dir,
             *storage,
             layout=self.layout,
@@ -236,6 +237,8 @@ class RocksDBUploadOperator(RocksDBTransferOperator):
             options=self.transfer_options(),
             stop=stop,
         )
+        emit_upload(self, context, done)
+        return done
 
     def get_backup_data(self, done: Mapping[str, Any] | None) -> Data:
         """Return the repository as OpenLineage names it, with what an upload has sent."""

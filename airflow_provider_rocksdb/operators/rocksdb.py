@@ -19,6 +19,7 @@ from airflow_provider_rocksdb.operators.base import (
 )
 from airflow_provider_rocksdb.utils.backup import read_backup_id
 from airflow_provider_rocksdb.utils.checkpoint import default_checkpoint_dir, describe_run
+from airflow_provider_rocksdb.utils.metrics import counting_failures, emit_checkpoint
 from airflow_provider_rocksdb.utils.openlineage import Lineage, LineageMixin, checkpoint_data, database_data
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class RocksDBCreateCheckpointOperator(LineageMixin, RocksDBPathsOperator):
                 run=run,
                 stop=stop,
             )
+        emit_checkpoint(self, context, checkpoint.summary())
         return self.keep_result(checkpoint.summary())
 
     def get_lineage(self, done: Mapping[str, Any] | None) -> Lineage:
@@ -206,6 +208,7 @@ class RocksDBBackupOperator(LineageMixin, RocksDBPathsOperator, RocksDBUploadOpe
                     run=describe_run(context),
                     stop=stop,
                 )
+                emit_checkpoint(self, context, checkpoint.summary())
                 done = self.upload(checkpoint_dir, storage, context, stop)
             pruned = None if policy is None else self._prune(storage, policy, stop)
         cut = {} if pruned is None else pruned.to_dict(limit=_MAX_LISTED)
@@ -292,11 +295,11 @@ class RocksDBVerifyBackupOperator(LineageMixin, RocksDBTransferOperator):
         self.scratch_dir = scratch_dir
         self.check_timeout_seconds = check_timeout_seconds
 
-    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 -- Airflow's signature
+    def execute(self, context: Context) -> dict[str, Any]:
         """Verify; return what was verified, and how much was read."""
         from airflow_provider_rocksdb.core.verify import verify_backups
 
-        with self.stoppable() as stop:
+        with self.stoppable() as stop, counting_failures(self, context):
             filesystem, root = self.get_storage()
             report = verify_backups(
                 filesystem,
