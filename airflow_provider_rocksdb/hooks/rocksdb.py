@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, get_hook_lineage_collector
 
-from airflow_provider_rocksdb.core.errors import CheckpointTimeoutError, InvalidArgumentError, RocksDBError
+from airflow_provider_rocksdb.core.errors import InvalidArgumentError
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.get_provider_info import CONNECTION_FIELDS, HIDDEN_FIELDS
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["live", "exclusive"]
 
-_MOVING_TRIES = 10
 _READING_TIMEOUT_SECONDS = 3600.0
 _ENDS_PATH = str.maketrans({char: quote(char) for char in "%?#"})  # in a path, these are letters like others
 
@@ -208,25 +207,22 @@ class RocksDBHook(BaseHook):
             yield reader
 
     def test_connection(self) -> tuple[bool, str]:
-        """Look at the database, without a lock and without opening it, and at the backup repository."""
-        try:
-            database = _describe_database(self.get_paths())
-        except (RocksDBError, AirflowNotFoundException, OSError) as error:
-            return False, str(error)
-        try:
-            return True, f"{database}; {self._describe_repository()}"
-        except Exception as error:  # noqa: BLE001 -- whatever a storage driver raises, the repository is not reachable
-            return False, f"{database}; the backup repository cannot be read: {type(error).__name__}: {error}"
+        """Look at the database, without a lock and without opening it, and at the backup repository, for 10 s at most.
 
-    def _describe_repository(self) -> str:
-        backup_dir = self._read_settings(required=True).get("backup_dir")
-        if not backup_dir:
-            return "no backup repository is named"
-        from airflow_provider_rocksdb.core.repository import list_backups
+        Returns whether all that is named is well, and a line of each: state, size, column families and last sequence
+        number of the database; the newest whole backup and its age.
+        """
+        from airflow_provider_rocksdb.utils.connection_test import check_connection
 
-        filesystem, root = self.get_storage()
-        backups = list_backups(filesystem, root)
-        return f"{backup_dir}: {_describe_backups(backups)}"
+        return check_connection(self)
+
+    def read_settings(self) -> dict[str, Any]:
+        """Return the connection's extra.
+
+        :raises AirflowNotFoundException: when there is no such connection.
+        :raises InvalidArgumentError: when the extra has keys that mean nothing here.
+        """
+        return self._read_settings(required=True)
 
     def _read_settings(self, *, required: bool) -> dict[str, Any]:
         """Read the connection's extra.
@@ -267,30 +263,3 @@ def _read_cf_paths(value: Any) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, Mapping):
         raise InvalidArgumentError(f"cf_paths: expected an object of column family to directories, got {value!r}")
     return {str(family): _read_list(f"cf_paths of {family!r}", paths) for family, paths in value.items()}
-
-
-def _describe_database(paths: DatabasePaths) -> str:
-    from airflow_provider_rocksdb.core.durable import lock_owner, named_errors
-    from airflow_provider_rocksdb.core.live_database import MovedOn, open_live_database
-
-    snapshot = None
-    with named_errors(), open_live_database(paths) as database:
-        for _ in range(_MOVING_TRIES):
-            with contextlib.suppress(MovedOn):
-                snapshot = database.read_version()
-                break
-    if snapshot is None:
-        raise CheckpointTimeoutError(f"{paths.db_dir}: moved on {_MOVING_TRIES} times while its MANIFEST was read")
-    owner = lock_owner(os.path.join(paths.db_dir, "LOCK"))
-    state = "not open" if owner is None else f"open in process {owner or '(not visible here)'}"
-    families = sorted(os.fsdecode(name) for name in snapshot.column_families)
-    size = sum(file.size for file in snapshot.files.values())
-    return (
-        f"{paths.db_dir}: a RocksDB database, {state}, {len(snapshot.files)} SST and blob files with {size} bytes, "
-        f"column families {', '.join(families)}, last sequence number in the MANIFEST {snapshot.last_sequence}"
-    )
-
-
-def _describe_backups(backups: Any) -> str:
-    newest = max(backups, key=lambda backup: backup.backup_id, default=None)
-    return "no backup yet" if newest is None else f"{len(backups)} backups, the newest is {newest.backup_id}"
