@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_rocksdb.core.errors import InvalidArgumentError
 from airflow_provider_rocksdb.core.paths import DatabasePaths
-from airflow_provider_rocksdb.get_provider_info import CONNECTION_FIELDS, HIDDEN_FIELDS
+from airflow_provider_rocksdb.get_provider_info import CONNECTION_FIELDS, HIDDEN_FIELDS, help_text
 
 if TYPE_CHECKING:
     import threading
@@ -31,6 +31,26 @@ _ENDS_PATH = str.maketrans({char: quote(char) for char in "%?#"})  # in a path, 
 
 class RocksDBHook(BaseHook):
     """Where a database and its backups are; makes checkpoints of it.
+
+    The connection has everything in its extra, and nothing else is read of it. All fields may be left out: what a task
+    is given itself counts more. The same as JSON, as the environment variable ``AIRFLOW_CONN_ROCKSDB_ORDERS`` has it
+    for the connection ``rocksdb_orders``::
+
+        {"conn_type": "rocksdb", "extra": {"db_dir": "/var/lib/orders/db", "backup_dir": "s3://backups/orders",
+         "storage_conn_id": "aws_default"}}
+
+    ``db_dir``
+        the DB directory, where CURRENT lies, as the workers see it.
+    ``wal_dir``
+        RocksDB's ``wal_dir``, where it is not what the OPTIONS file says.
+    ``db_paths``
+        RocksDB's ``db_paths``, all, in their order: a list, or text with commas.
+    ``cf_paths``
+        RocksDB's ``cf_paths``: an object of column family to list of directories, or its JSON as text.
+    ``backup_dir``
+        path or URL of the backup repository.
+    ``storage_conn_id``
+        the Airflow connection with the credentials for it.
 
     :param rocksdb_conn_id: the connection. That named ``rocksdb_default`` need not exist when nothing is asked of it.
     :param database: an ``Rdict`` that the caller's own program has open, for checkpoints in mode ``exclusive``.
@@ -53,8 +73,8 @@ class RocksDBHook(BaseHook):
         from wtforms import StringField
 
         return {
-            name: StringField(label, description=description, widget=BS3TextFieldWidget())
-            for name, (label, description, _) in CONNECTION_FIELDS.items()
+            name: StringField(label, description=help_text(name), widget=BS3TextFieldWidget())
+            for name, (label, _, _) in CONNECTION_FIELDS.items()
         }
 
     @classmethod

@@ -87,6 +87,10 @@ def test_connection_form() -> None:
     assert form.hook_name == "RocksDB"
     assert form.extra_fields is not None
     assert list(form.extra_fields) == list(CONNECTION_FIELDS)
+    for name, (label, _, example) in CONNECTION_FIELDS.items():
+        field = form.extra_fields[name]
+        assert field["schema"]["title"] == label
+        assert example in field["description"]
 
 
 def test_hook_says_the_same() -> None:
