@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -180,14 +181,10 @@ class RocksDBHook(BaseHook):
             )
         else:
             raise InvalidArgumentError(f"mode {mode!r}: expected 'live' or 'exclusive'")
-        self._tell_lineage(paths.db_dir, checkpoint)
+        collector, host = get_hook_lineage_collector(), checkpoint.hostname
+        collector.add_input_asset(self, uri=_local_uri("rocksdb", host, paths.db_dir))
+        collector.add_output_asset(self, uri=_local_uri("file", host, checkpoint.checkpoint_dir))
         return checkpoint
-
-    def _tell_lineage(self, db_dir: str, checkpoint: Checkpoint) -> None:
-        collector = get_hook_lineage_collector()
-        source, target = (os.path.abspath(path).translate(_ENDS_PATH) for path in (db_dir, checkpoint.checkpoint_dir))
-        collector.add_input_asset(self, uri=f"rocksdb://{checkpoint.hostname}{source}")
-        collector.add_output_asset(self, uri=f"file://{checkpoint.hostname}{target}")
 
     @contextlib.contextmanager
     def open_checkpoint(
@@ -201,6 +198,8 @@ class RocksDBHook(BaseHook):
         from airflow_provider_rocksdb.core.reading import open_checkpoint
 
         with open_checkpoint(checkpoint_dir, scratch_dir=scratch_dir, timeout_seconds=timeout_seconds) as reader:
+            uri = _local_uri("file", socket.gethostname(), checkpoint_dir)
+            get_hook_lineage_collector().add_input_asset(self, uri=uri)
             yield reader
 
     @contextlib.contextmanager
@@ -219,11 +218,14 @@ class RocksDBHook(BaseHook):
         Where it is: as :meth:`get_storage`; other parameters and errors as of :func:`.core.reading.open_backup`.
         """
         from airflow_provider_rocksdb.core.reading import open_backup
+        from airflow_provider_rocksdb.hooks.storage import public_url
 
         filesystem, root = self.get_storage(backup_dir, storage_conn_id, storage_options)
         with open_backup(
             filesystem, root, backup_id=backup_id, scratch_dir=scratch_dir, timeout_seconds=timeout_seconds
         ) as reader:
+            uri = public_url(backup_dir or self.get_backup_dir())
+            get_hook_lineage_collector().add_input_asset(self, uri=uri.rstrip("/"))
             yield reader
 
     def test_connection(self) -> tuple[bool, str]:
@@ -264,6 +266,10 @@ class RocksDBHook(BaseHook):
                 f"{', '.join(CONNECTION_FIELDS)}"
             )
         return extra
+
+
+def _local_uri(scheme: str, host: str, path: str) -> str:
+    return f"{scheme}://{host}{os.path.abspath(path).translate(_ENDS_PATH)}"
 
 
 def _read_list(name: str, value: Any) -> tuple[str, ...]:

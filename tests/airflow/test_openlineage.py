@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_rocksdb.__main__ import main
 from airflow_provider_rocksdb.core.errors import InvalidArgumentError
 from airflow_provider_rocksdb.utils.openlineage import Data, repository_data
 from tests.airflow.conftest import AIRFLOW_HOME
@@ -131,8 +132,6 @@ def test_backup_and_restore(events_of: Callable[..., Events], live_db: Path, tmp
 
 def test_failures(events_of: Callable[..., Events], live_db: Path, tmp_path: Path) -> None:
     """A task that fails says what it was about, and why it failed; a verification also what was wrong."""
-    from airflow_provider_rocksdb.__main__ import main
-
     repository = tmp_path / "repository"
     main(["backup", str(live_db), str(repository)])
     (sst,) = (repository / "shared_checksum").glob("*.sst")
@@ -179,8 +178,9 @@ def test_layouts(events_of: Callable[..., Events], stopped_db: Path, tmp_path: P
 
 
 def test_hook_in_a_task(events_of: Callable[..., Events], live_db: Path, tmp_path: Path) -> None:
-    """A checkpoint that a task's own code makes through the hook is told of by Airflow's hook lineage."""
-    place, told = tmp_path / "my checkpoint", tmp_path / "told"
+    """What a task's own code makes and reads through the hook is told of by Airflow's hook lineage."""
+    place, told, repository = tmp_path / "my checkpoint", tmp_path / "told", tmp_path / "repository"
+    main(["backup", str(live_db), str(repository)])
     events = events_of(
         "lineage_hook",
         f"""
@@ -189,15 +189,20 @@ def test_hook_in_a_task(events_of: Callable[..., Events], live_db: Path, tmp_pat
             from pathlib import Path
             from airflow.providers.common.compat.sdk import get_hook_lineage_collector
             from airflow_provider_rocksdb.hooks.rocksdb import RocksDBHook
-            RocksDBHook().create_checkpoint({str(place)!r})
-            collected = get_hook_lineage_collector().collected_assets
+            hook = RocksDBHook()
+            hook.create_checkpoint({str(place)!r})
+            with hook.open_checkpoint({str(place)!r}), hook.open_backup():
+                collected = get_hook_lineage_collector().collected_assets
             Path({str(told)!r}).write_text("\\n".join(info.asset.uri for info in collected.inputs))
         program()
         """,
-        tmp_path / "repository",
+        repository,
     )
-    assert told.read_text() == f"rocksdb://{HOST}{live_db}"
-    assert names(events["program", "COMPLETE"]["outputs"]) == [(f"file://{HOST}", str(place))]
+    uris = [f"rocksdb://{HOST}{live_db}", f"file://{HOST}{place}", f"file://{repository}"]
+    assert told.read_text().splitlines() == uris
+    complete = events["program", "COMPLETE"]
+    assert names(complete["outputs"]) == [(f"file://{HOST}", str(place))]
+    assert ("file", str(repository)) in names(complete["inputs"])
 
 
 @pytest.mark.parametrize(
