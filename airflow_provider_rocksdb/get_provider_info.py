@@ -50,8 +50,8 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": "airflow_provider_rocksdb.hooks.rocksdb.RocksDBHook",
                 "hook-name": "RocksDB",
                 "conn-fields": {
-                    name: {"label": label, "description": description, "schema": {"type": ["string", "null"]}}
-                    for name, (label, description, _) in CONNECTION_FIELDS.items()
+                    name: {"label": label, "description": help_text(name), "schema": {"type": ["string", "null"]}}
+                    for name, (label, _, _) in CONNECTION_FIELDS.items()
                 },
                 "ui-field-behaviour": {
                     "hidden-fields": list(HIDDEN_FIELDS),
@@ -69,35 +69,42 @@ HIDDEN_FIELDS = ("host", "schema", "login", "password", "port", "extra")
 CONNECTION_FIELDS: dict[str, tuple[str, str, str]] = {
     "db_dir": (
         "DB directory",
-        "Directory in which the database's CURRENT file lies, as the workers see it.",
+        "Directory in which the database's CURRENT file lies, as the workers see it. Leave it empty for a repository "
+        "alone.",
         "/var/lib/service/db",
     ),
     "wal_dir": (
         "WAL directory",
-        "RocksDB's wal_dir, where it is not what the database's OPTIONS file says.",
+        "RocksDB's wal_dir. Only needed where it is not what the database's OPTIONS file says.",
         "/var/lib/service/wal",
     ),
     "db_paths": (
         "Further data directories",
-        "RocksDB's db_paths, all of them, in their order, separated by commas.",
+        "RocksDB's db_paths, all of them, in their order, separated by commas. Only for a database that has some.",
         "/fast/db,/large/db",
     ),
     "cf_paths": (
         "Directories by column family",
-        "RocksDB's cf_paths: a JSON object of column family name to list of directories.",
+        "RocksDB's cf_paths: a JSON object of column family name to list of directories. Only where there are some.",
         '{"archive": ["/large/archive"]}',
     ),
     "backup_dir": (
         "Backup repository",
-        "Path or URL of the backup repository.",
+        "Path or URL of the backup repository; one for each database. No credentials in it.",
         "s3://backups/service",
     ),
     "storage_conn_id": (
         "Connection of the storage",
-        "Airflow connection with the credentials for the backup repository.",
+        "Id of the Airflow connection with the credentials for the backup repository, where that is a URL.",
         "aws_default",
     ),
 }
+
+
+def help_text(name: str) -> str:
+    """Return what the form says below a field; its example too, for the React form shows no placeholder there."""
+    _, description, example = CONNECTION_FIELDS[name]
+    return f"{description} Example: {example}"
 
 
 def _modules(*names: str) -> dict[str, Any]:

@@ -158,20 +158,30 @@ class Demo:
             raise SystemExit(f"{path} lacks {acknowledged - len(numbers)} acknowledged keys")
         self._print_end()
 
+    def run_alert(self, dag: Any) -> None:
+        """Run a DAG that alerts before there is any backup, make one, run it again, and print what came of it."""
+        self._test(dag, f"Run of DAG {dag.dag_id} without any backup", "failed")
+        alerts = [line for line in self.log.read_text().splitlines() if " ALERT " in f" {line}"]
+        print(*(f"  {line[line.index('ALERT') :].partition('  [')[0]}" for line in alerts), sep="\n")
+        self._back_up()
+        self._test(dag, f"Run of DAG {dag.dag_id} with a fresh backup")
+        self._print_end()
+
     def _back_up(self) -> None:
+        """Make a backup from the shell."""
         backup = ["backup", str(self.database.db_dir), str(self.database.backup_dir)]
         with self.log.open("a") as log:
             subprocess.run(
                 [sys.executable, "-m", "airflow_provider_rocksdb", *backup], stdout=log, stderr=log, check=True
             )
 
-    def _test(self, dag: Any, what: str) -> None:
+    def _test(self, dag: Any, what: str, expected: str = "success") -> None:
         """Run a DAG in this process; print how it ended."""
         start = time.monotonic()
         with _output_into(self.log):
             state = dag.test().state
         print(f"\n{what}: {state} in {time.monotonic() - start:.1f} s")
-        if state != "success":
+        if state != expected:
             raise SystemExit(f"{self.log} says why")
 
     def _print_repository(self) -> None:

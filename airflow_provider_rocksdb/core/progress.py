@@ -29,12 +29,13 @@ class Progress:
     def __str__(self) -> str:
         left = "unknown" if self.seconds_left is None else _format_seconds(self.seconds_left)
         return (
-            f"{self.verb} {self.files} of {self.total_files} files, {_format_bytes(self.bytes)} of "
-            f"{_format_bytes(self.total_bytes)}, {_format_bytes(self.bytes_per_second)}/s, {left} left"
+            f"{self.verb} {self.files} of {self.total_files} files, {format_bytes(self.bytes)} of "
+            f"{format_bytes(self.total_bytes)}, {format_bytes(self.bytes_per_second)}/s, {left} left"
         )
 
 
-def _format_bytes(count: float) -> str:
+def format_bytes(count: float) -> str:
+    """Return a number of bytes for a reader, with one decimal place."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

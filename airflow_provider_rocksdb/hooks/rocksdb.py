@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, get_hook_lineage_collector
 
-from airflow_provider_rocksdb.core.errors import CheckpointTimeoutError, InvalidArgumentError, RocksDBError
+from airflow_provider_rocksdb.core.errors import InvalidArgumentError
 from airflow_provider_rocksdb.core.paths import DatabasePaths
-from airflow_provider_rocksdb.get_provider_info import CONNECTION_FIELDS, HIDDEN_FIELDS
+from airflow_provider_rocksdb.get_provider_info import CONNECTION_FIELDS, HIDDEN_FIELDS, help_text
 
 if TYPE_CHECKING:
     import threading
@@ -24,12 +26,32 @@ if TYPE_CHECKING:
 
 Mode = Literal["live", "exclusive"]
 
-_MOVING_TRIES = 10
 _READING_TIMEOUT_SECONDS = 3600.0
+_ENDS_PATH = str.maketrans({char: quote(char) for char in "%?#"})  # in a path, these are letters like others
 
 
 class RocksDBHook(BaseHook):
     """Where a database and its backups are; makes checkpoints of it.
+
+    The connection has everything in its extra, and nothing else is read of it. All fields may be left out: what a task
+    is given itself counts more. The same as JSON, as the environment variable ``AIRFLOW_CONN_ROCKSDB_ORDERS`` has it
+    for the connection ``rocksdb_orders``::
+
+        {"conn_type": "rocksdb", "extra": {"db_dir": "/var/lib/orders/db", "backup_dir": "s3://backups/orders",
+         "storage_conn_id": "aws_default"}}
+
+    ``db_dir``
+        the DB directory, where CURRENT lies, as the workers see it.
+    ``wal_dir``
+        RocksDB's ``wal_dir``, where it is not what the OPTIONS file says.
+    ``db_paths``
+        RocksDB's ``db_paths``, all, in their order: a list, or text with commas.
+    ``cf_paths``
+        RocksDB's ``cf_paths``: an object of column family to list of directories, or its JSON as text.
+    ``backup_dir``
+        path or URL of the backup repository.
+    ``storage_conn_id``
+        the Airflow connection with the credentials for it.
 
     :param rocksdb_conn_id: the connection. That named ``rocksdb_default`` need not exist when nothing is asked of it.
     :param database: an ``Rdict`` that the caller's own program has open, for checkpoints in mode ``exclusive``.
@@ -52,8 +74,8 @@ class RocksDBHook(BaseHook):
         from wtforms import StringField
 
         return {
-            name: StringField(label, description=description, widget=BS3TextFieldWidget())
-            for name, (label, description, _) in CONNECTION_FIELDS.items()
+            name: StringField(label, description=help_text(name), widget=BS3TextFieldWidget())
+            for name, (label, _, _) in CONNECTION_FIELDS.items()
         }
 
     @classmethod
@@ -133,29 +155,36 @@ class RocksDBHook(BaseHook):
     ) -> Checkpoint:
         """Create a checkpoint; parameters and errors as of ``create_live_checkpoint``, ``create_exclusive_checkpoint``.
 
+        Called in a task of any kind, it tells Airflow's hook lineage of the database and of the checkpoint.
+
         :raises InvalidArgumentError: for an unknown mode.
         """
         paths = paths or self.get_paths()
         if mode == "exclusive":
             from airflow_provider_rocksdb.core.database import create_exclusive_checkpoint
 
-            return create_exclusive_checkpoint(
+            checkpoint = create_exclusive_checkpoint(
                 paths, checkpoint_dir, database=self.database, replace=replace, allow_inside=allow_inside, run=run
             )
-        if mode != "live":
-            raise InvalidArgumentError(f"mode {mode!r}: expected 'live' or 'exclusive'")
-        from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
+        elif mode == "live":
+            from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 
-        return create_live_checkpoint(
-            paths,
-            checkpoint_dir,
-            replace=replace,
-            allow_copy=allow_copy,
-            allow_inside=allow_inside,
-            timeout_seconds=timeout_seconds,
-            run=run,
-            stop=stop,
-        )
+            checkpoint = create_live_checkpoint(
+                paths,
+                checkpoint_dir,
+                replace=replace,
+                allow_copy=allow_copy,
+                allow_inside=allow_inside,
+                timeout_seconds=timeout_seconds,
+                run=run,
+                stop=stop,
+            )
+        else:
+            raise InvalidArgumentError(f"mode {mode!r}: expected 'live' or 'exclusive'")
+        collector, host = get_hook_lineage_collector(), checkpoint.hostname
+        collector.add_input_asset(self, uri=_local_uri("rocksdb", host, paths.db_dir))
+        collector.add_output_asset(self, uri=_local_uri("file", host, checkpoint.checkpoint_dir))
+        return checkpoint
 
     @contextlib.contextmanager
     def open_checkpoint(
@@ -169,6 +198,8 @@ class RocksDBHook(BaseHook):
         from airflow_provider_rocksdb.core.reading import open_checkpoint
 
         with open_checkpoint(checkpoint_dir, scratch_dir=scratch_dir, timeout_seconds=timeout_seconds) as reader:
+            uri = _local_uri("file", socket.gethostname(), checkpoint_dir)
+            get_hook_lineage_collector().add_input_asset(self, uri=uri)
             yield reader
 
     @contextlib.contextmanager
@@ -187,33 +218,33 @@ class RocksDBHook(BaseHook):
         Where it is: as :meth:`get_storage`; other parameters and errors as of :func:`.core.reading.open_backup`.
         """
         from airflow_provider_rocksdb.core.reading import open_backup
+        from airflow_provider_rocksdb.hooks.storage import public_url
 
         filesystem, root = self.get_storage(backup_dir, storage_conn_id, storage_options)
         with open_backup(
             filesystem, root, backup_id=backup_id, scratch_dir=scratch_dir, timeout_seconds=timeout_seconds
         ) as reader:
+            uri = public_url(backup_dir or self.get_backup_dir())
+            get_hook_lineage_collector().add_input_asset(self, uri=uri.rstrip("/"))
             yield reader
 
     def test_connection(self) -> tuple[bool, str]:
-        """Look at the database, without a lock and without opening it, and at the backup repository."""
-        try:
-            database = _describe_database(self.get_paths())
-        except (RocksDBError, AirflowNotFoundException, OSError) as error:
-            return False, str(error)
-        try:
-            return True, f"{database}; {self._describe_repository()}"
-        except Exception as error:  # noqa: BLE001 -- whatever a storage driver raises, the repository is not reachable
-            return False, f"{database}; the backup repository cannot be read: {type(error).__name__}: {error}"
+        """Look at the database, without a lock and without opening it, and at the backup repository, for 10 s at most.
 
-    def _describe_repository(self) -> str:
-        backup_dir = self._read_settings(required=True).get("backup_dir")
-        if not backup_dir:
-            return "no backup repository is named"
-        from airflow_provider_rocksdb.core.repository import list_backups
+        Returns whether all that is named is well, and a line of each: state, size, column families and last sequence
+        number of the database; the newest whole backup and its age.
+        """
+        from airflow_provider_rocksdb.utils.connection_test import check_connection
 
-        filesystem, root = self.get_storage()
-        backups = list_backups(filesystem, root)
-        return f"{backup_dir}: {_describe_backups(backups)}"
+        return check_connection(self)
+
+    def read_settings(self) -> dict[str, Any]:
+        """Return the connection's extra.
+
+        :raises AirflowNotFoundException: when there is no such connection.
+        :raises InvalidArgumentError: when the extra has keys that mean nothing here.
+        """
+        return self._read_settings(required=True)
 
     def _read_settings(self, *, required: bool) -> dict[str, Any]:
         """Read the connection's extra.
@@ -237,6 +268,10 @@ class RocksDBHook(BaseHook):
         return extra
 
 
+def _local_uri(scheme: str, host: str, path: str) -> str:
+    return f"{scheme}://{host}{os.path.abspath(path).translate(_ENDS_PATH)}"
+
+
 def _read_list(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
@@ -254,30 +289,3 @@ def _read_cf_paths(value: Any) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, Mapping):
         raise InvalidArgumentError(f"cf_paths: expected an object of column family to directories, got {value!r}")
     return {str(family): _read_list(f"cf_paths of {family!r}", paths) for family, paths in value.items()}
-
-
-def _describe_database(paths: DatabasePaths) -> str:
-    from airflow_provider_rocksdb.core.durable import lock_owner, named_errors
-    from airflow_provider_rocksdb.core.live_database import MovedOn, open_live_database
-
-    snapshot = None
-    with named_errors(), open_live_database(paths) as database:
-        for _ in range(_MOVING_TRIES):
-            with contextlib.suppress(MovedOn):
-                snapshot = database.read_version()
-                break
-    if snapshot is None:
-        raise CheckpointTimeoutError(f"{paths.db_dir}: moved on {_MOVING_TRIES} times while its MANIFEST was read")
-    owner = lock_owner(os.path.join(paths.db_dir, "LOCK"))
-    state = "not open" if owner is None else f"open in process {owner or '(not visible here)'}"
-    families = sorted(os.fsdecode(name) for name in snapshot.column_families)
-    size = sum(file.size for file in snapshot.files.values())
-    return (
-        f"{paths.db_dir}: a RocksDB database, {state}, {len(snapshot.files)} SST and blob files with {size} bytes, "
-        f"column families {', '.join(families)}, last sequence number in the MANIFEST {snapshot.last_sequence}"
-    )
-
-
-def _describe_backups(backups: Any) -> str:
-    newest = max(backups, key=lambda backup: backup.backup_id, default=None)
-    return "no backup yet" if newest is None else f"{len(backups)} backups, the newest is {newest.backup_id}"

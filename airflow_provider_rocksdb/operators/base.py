@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from airflow_provider_rocksdb.utils.checkpoint import (
     read_reference,
 )
 from airflow_provider_rocksdb.utils.errors import retry_only_transient
+from airflow_provider_rocksdb.utils.metrics import emit_upload
+from airflow_provider_rocksdb.utils.openlineage import repository_data
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from airflow_provider_rocksdb.core.paths import DatabasePaths
     from airflow_provider_rocksdb.core.transfer import TransferOptions
     from airflow_provider_rocksdb.core.upload import Layout
+    from airflow_provider_rocksdb.utils.openlineage import Data
 
 
 BACKUP_KEY = "rocksdb_backup"
@@ -182,6 +186,13 @@ class RocksDBStorageOperator(RocksDBBaseOperator):
         """
         return self.hook.get_storage(self.backup_dir, self.storage_conn_id, self.storage_options)
 
+    def get_repository_data(self) -> Data:
+        """Return the repository as OpenLineage names it.
+
+        :raises InvalidArgumentError, AirflowNotFoundException: when nothing names one, or it carries credentials.
+        """
+        return repository_data(self.backup_dir or self.hook.get_backup_dir())
+
 
 class RocksDBTransferOperator(RocksDBStorageOperator):
     """Base of tasks that move files to or from a backup repository.
@@ -260,4 +271,14 @@ class RocksDBUploadOperator(RocksDBTransferOperator):
         self.tell_backup(context, done.get("backup_id"))
         backup_dir = self.backup_dir or self.hook.get_backup_dir()
         emit_backup(self, context, checkpoint_dir, done, layout=self.layout, backup_dir=backup_dir)
+        emit_upload(self, context, done)
         return done
+
+    def get_backup_data(self, done: Mapping[str, Any] | None) -> Data:
+        """Return the repository as OpenLineage names it, with what an upload has sent."""
+        data = self.get_repository_data()
+        if done is None:
+            return data
+        name = done.get("backup_id") or os.path.basename(done.get("archive", "")) or done["sequence_number"]
+        sent = (done.get("uploaded_bytes", done.get("archive_bytes")), done.get("uploaded_files", 1))
+        return data.at(name).moved(*sent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -18,6 +19,8 @@ from airflow_provider_rocksdb.operators.base import (
 )
 from airflow_provider_rocksdb.utils.backup import read_backup_id
 from airflow_provider_rocksdb.utils.checkpoint import default_checkpoint_dir, describe_run
+from airflow_provider_rocksdb.utils.metrics import counting_failures, emit_checkpoint
+from airflow_provider_rocksdb.utils.openlineage import Lineage, LineageMixin, checkpoint_data, database_data
 
 if TYPE_CHECKING:
     import threading
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 _MAX_LISTED = 200  # items of a list in an XCom
 
 
-class RocksDBCreateCheckpointOperator(RocksDBPathsOperator):
+class RocksDBCreateCheckpointOperator(LineageMixin, RocksDBPathsOperator):
     """Create a checkpoint: an openable directory of hard links and copies, of a database that may be running.
 
     The result is a small dict: ``checkpoint_dir``, ``hostname``, ``db_id``, ``sequence_number``, ``file_count``,
@@ -96,7 +99,19 @@ class RocksDBCreateCheckpointOperator(RocksDBPathsOperator):
                 run=run,
                 stop=stop,
             )
-        return checkpoint.summary()
+        emit_checkpoint(self, context, checkpoint.summary())
+        return self.keep_result(checkpoint.summary())
+
+    def get_lineage(self, done: Mapping[str, Any] | None) -> Lineage:
+        """From the database to the checkpoint."""
+        source = database_data(self.get_paths().db_dir)
+        place = self.checkpoint_dir if done is None else done["checkpoint_dir"]
+        target = () if place is None else (checkpoint_data(place),)
+        if done is None:
+            return Lineage((source,), target)
+        version, files = done["sequence_number"], done["file_count"]
+        outputs = tuple(data.at(version).moved(done["total_bytes"], files) for data in target)
+        return Lineage((source.at(version).moved(done["total_bytes"], files),), outputs)
 
 
 class RocksDBDeleteCheckpointOperator(RocksDBBaseOperator):
@@ -134,7 +149,7 @@ class RocksDBDeleteCheckpointOperator(RocksDBBaseOperator):
         return {"checkpoint_dir": checkpoint_dir, "deleted": deleted}
 
 
-class RocksDBBackupOperator(RocksDBPathsOperator, RocksDBUploadOperator):
+class RocksDBBackupOperator(LineageMixin, RocksDBPathsOperator, RocksDBUploadOperator):
     """Back up a database in one task on one host: checkpoint, check, upload, prune, and no checkpoint stays.
 
     For workers that share no disk: each database's worker does it all. A retry sends what the tries before it have not.
@@ -194,13 +209,22 @@ class RocksDBBackupOperator(RocksDBPathsOperator, RocksDBUploadOperator):
                     run=describe_run(context),
                     stop=stop,
                 )
+                emit_checkpoint(self, context, checkpoint.summary())
                 done = self.upload(checkpoint_dir, storage, context, stop)
             pruned = None if policy is None else self._prune(storage, policy, stop)
         cut = {} if pruned is None else pruned.to_dict(limit=_MAX_LISTED)
-        result = {**done, "checkpoint": checkpoint.summary(), "prune": cut}
+        result = self.keep_result({**done, "checkpoint": checkpoint.summary(), "prune": cut})
         if pruned is not None and pruned.unreadable:
             self._fail_but_tell(pruned, result, context)
         return result
+
+    def get_lineage(self, done: Mapping[str, Any] | None) -> Lineage:
+        """From the database to the repository."""
+        source = database_data(self.get_paths().db_dir)
+        if done is not None:
+            made = done["checkpoint"]
+            source = source.at(made["sequence_number"]).moved(made["total_bytes"], made["file_count"])
+        return Lineage((source,), (self.get_backup_data(done),))
 
     def _read_policy(self) -> RetentionPolicy | None:
         from airflow_provider_rocksdb.core.retention import RetentionPolicy
@@ -230,7 +254,7 @@ class RocksDBBackupOperator(RocksDBPathsOperator, RocksDBUploadOperator):
             raise AirflowFailException(f"backup {result['backup_id']} was made; {error}") from error
 
 
-class RocksDBVerifyBackupOperator(RocksDBTransferOperator):
+class RocksDBVerifyBackupOperator(LineageMixin, RocksDBTransferOperator):
     """Verify the newest backup of a repository, one, or all: by a listing, by reading, or by a restore drill.
 
     The task fails when anything is missing, wrong, or could not be checked, and when there is no backup; every problem
@@ -276,7 +300,7 @@ class RocksDBVerifyBackupOperator(RocksDBTransferOperator):
         """Verify; return what was verified, and how much was read."""
         from airflow_provider_rocksdb.core.verify import verify_backups
 
-        with self.stoppable() as stop:
+        with self.stoppable() as stop, counting_failures(self, context):
             filesystem, root = self.get_storage()
             report = verify_backups(
                 filesystem,
@@ -291,11 +315,21 @@ class RocksDBVerifyBackupOperator(RocksDBTransferOperator):
                 stop=stop,
             )
             self.tell_backup(context, report.backup_ids[0] if len(report.backup_ids) == 1 else None)
+            self.keep_result({**report.to_dict(), "reason": report.reason})
             for problem in report.problems:
                 self.log.error("%s", problem)
             report.raise_for_state()
         self.log.info("%s: %s", report.backup_dir, report.summary)
         return report.to_dict()
+
+    def get_lineage(self, done: Mapping[str, Any] | None) -> Lineage:
+        """From the repository, and what was found there."""
+        data = self.get_repository_data()
+        if done is not None:
+            ids = done["backup_ids"]
+            data = data.at(ids[0] if len(ids) == 1 else None).moved(done["read_bytes"], done["read_files"])
+            data = replace(data, problem=done["reason"])
+        return Lineage((data,))
 
 
 class RocksDBPruneBackupsOperator(RocksDBStorageOperator):

@@ -23,6 +23,7 @@ from airflow_provider_rocksdb.triggers.rocksdb import RocksDBBackupTrigger, Rock
 from airflow_provider_rocksdb.utils.backup import look_for_backup, read_time
 from airflow_provider_rocksdb.utils.checkpoint import check_checkpoint
 from airflow_provider_rocksdb.utils.errors import retry_only_transient
+from airflow_provider_rocksdb.utils.metrics import emit_age
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -232,10 +233,11 @@ class RocksDBBackupSensor(_WaitingSensor):
         self.db_id = db_id
         self.deferrable = deferrable
 
-    def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 -- Airflow's signature
+    def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
         wanted = self._wanted()
         found = look_for_backup(**wanted, stop=self._stop)
+        emit_age(self, context, found.time or self._time_of_newest(wanted))
         return self.judge(wanted["backup_dir"], found.state.value, found.reason, found.to_dict())
 
     def make_trigger(self, context: Context) -> BaseTrigger:  # noqa: ARG002 -- that of the other sensor needs it
@@ -243,6 +245,12 @@ class RocksDBBackupSensor(_WaitingSensor):
         return RocksDBBackupTrigger(
             **self._wanted(), poke_interval=self.poke_interval, end_time=time.time() + self.timeout
         )
+
+    def _time_of_newest(self, wanted: dict[str, Any]) -> str:
+        """Return the time of the newest whole backup, which is too old; unknown for who waits for the next one."""
+        if self.max_age is None:
+            return ""
+        return look_for_backup(**{**wanted, "newer_than": None, "max_age_seconds": None}, stop=self._stop).time
 
     def _wanted(self) -> dict[str, Any]:
         """Return what is waited for, as JSON-able values."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rocksdb.operators.base import RocksDBBaseOperator, RocksDBPathsOperator, RocksDBTransferOperator
 from airflow_provider_rocksdb.utils.backup import read_backup_id
+from airflow_provider_rocksdb.utils.openlineage import Lineage, LineageMixin, database_data
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-class FsspecToRocksDBOperator(RocksDBPathsOperator, RocksDBTransferOperator):
+class FsspecToRocksDBOperator(LineageMixin, RocksDBPathsOperator, RocksDBTransferOperator):
     """Restore a database from a backup repository, whoever wrote it, from a directory with a database, or an archive.
 
     The database is there whole, or what was there before is untouched. The result is a small dict: which backup, what
@@ -65,4 +66,13 @@ class FsspecToRocksDBOperator(RocksDBPathsOperator, RocksDBTransferOperator):
                 stop=stop,
             ).to_dict()
         self.tell_backup(context, done["backup_id"])
-        return done
+        return self.keep_result(done)
+
+    def get_lineage(self, done: Mapping[str, Any] | None) -> Lineage:
+        """From the repository to the database."""
+        source, target = self.get_repository_data(), database_data(self.get_paths().db_dir)
+        if done is None:
+            return Lineage((source.at(self.backup_id),), (target,))
+        source = source.at(done["backup_id"]).moved(done["downloaded_bytes"], done["downloaded_files"])
+        target = target.at(done["sequence_number"]).moved(done["total_bytes"], done["file_count"])
+        return Lineage((source,), (target,))

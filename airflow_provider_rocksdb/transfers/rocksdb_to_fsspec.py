@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rocksdb.operators.base import RocksDBUploadOperator
+from airflow_provider_rocksdb.utils.checkpoint import CheckpointReference, read_reference
+from airflow_provider_rocksdb.utils.openlineage import Lineage, LineageMixin, checkpoint_data
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_rocksdb.utils.openlineage import Data
 
-class RocksDBToFsspecOperator(RocksDBUploadOperator):
+
+class RocksDBToFsspecOperator(LineageMixin, RocksDBUploadOperator):
     """Upload a checkpoint to a backup repository, which stock RocksDB can restore; only what is new is sent.
 
     The checkpoint is checked first; what is not complete is not uploaded. The result is a small dict: what was sent,
@@ -24,6 +28,7 @@ class RocksDBToFsspecOperator(RocksDBUploadOperator):
         else the run's own place beside the database.
     """
 
+    _found: CheckpointReference | None = None
     template_fields: Sequence[str] = (*RocksDBUploadOperator.template_fields, "checkpoint_dir")
 
     def __init__(self, *, checkpoint_dir: str | Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -35,6 +40,15 @@ class RocksDBToFsspecOperator(RocksDBUploadOperator):
         from airflow_provider_rocksdb.core.checkpoint import require_checkpoint_here
 
         with self.stoppable() as stop:
-            checkpoint_dir, hostname = self.find_checkpoint(self.checkpoint_dir, context)
+            self._found = checkpoint_dir, hostname = self.find_checkpoint(self.checkpoint_dir, context)
             require_checkpoint_here(checkpoint_dir, hostname)
-            return self.upload(checkpoint_dir, self.get_storage(), context, stop)
+            return self.keep_result(self.upload(checkpoint_dir, self.get_storage(), context, stop))
+
+    def get_lineage(self, done: Mapping[str, Any] | None) -> Lineage:
+        """From the checkpoint, as far as it is known, to the repository."""
+        found = self._found or read_reference(self.checkpoint_dir)
+        source: tuple[Data, ...] = () if found is None else (checkpoint_data(*found),)
+        if done is not None:
+            sizes = done["total_bytes"], done["file_count"]
+            source = tuple(data.at(done["sequence_number"]).moved(*sizes) for data in source)
+        return Lineage(source, (self.get_backup_data(done),))

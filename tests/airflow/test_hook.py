@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
+from airflow_provider_rocksdb.__main__ import main
 from airflow_provider_rocksdb.core.errors import InvalidArgumentError
+from airflow_provider_rocksdb.core.freshness import FoundBackup
+from airflow_provider_rocksdb.core.inspection import State
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.hooks.rocksdb import RocksDBHook
+from airflow_provider_rocksdb.utils import connection_test
+from airflow_provider_rocksdb.utils.connection_test import _describe_backup
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, conn_id: str = "rocksdb_default", **extra: Any) -> None:
@@ -95,9 +102,11 @@ def test_connection_test(monkeypatch: pytest.MonkeyPatch, live_db: Path) -> None
     before = {name: os.stat(live_db / name).st_mtime_ns for name in os.listdir(live_db)}
     done, message = RocksDBHook().test_connection()
     assert done, message
-    assert f"{live_db}: a RocksDB database, open in process " in message
-    assert "1 SST and blob files" in message
-    assert "column families default" in message
+    assert re.fullmatch(
+        rf"Database {live_db}: RocksDB on host {socket.gethostname()}, open in process \d+, [\d.]+ KiB in 1 SST and "
+        r"blob files; column families default; last sequence number in the MANIFEST 1000\.",
+        message,
+    ), message
     assert {name: os.stat(live_db / name).st_mtime_ns for name in os.listdir(live_db)} == before
 
 
@@ -106,22 +115,104 @@ def test_connection_test_of_a_stopped_database(monkeypatch: pytest.MonkeyPatch, 
     connect(monkeypatch, db_dir=str(stopped_db))
     done, message = RocksDBHook().test_connection()
     assert done, message
-    assert "a RocksDB database, not open" in message
+    assert "not open, " in message
+
+
+def test_connection_test_of_a_repository(monkeypatch: pytest.MonkeyPatch, stopped_db: Path, tmp_path: Path) -> None:
+    """Of a repository it says that it has none yet, then which is the newest, and which newer one is not whole."""
+    repository = tmp_path / "repository"
+    connect(monkeypatch, backup_dir=str(repository))
+    assert RocksDBHook().test_connection() == (True, f"Backup repository {repository}: reachable; no backup yet.")
+    for _ in range(2):
+        main(["backup", str(stopped_db), str(repository)])
+    done, message = RocksDBHook().test_connection()
+    assert done, message
+    newest = r"the newest backup {} is \d+ seconds old \(\d{{4}}-\d\d-\d\d \d\d:\d\d UTC\)\."
+    assert re.fullmatch(rf"Backup repository {repository}: {newest.format(2)}", message), message
+    (manifest,) = (repository / "private" / "2").glob("MANIFEST-*")
+    manifest.unlink()
+    done, message = RocksDBHook().test_connection()
+    assert done, message
+    assert re.search(newest.format(1) + " Newer ones are not whole: .*MANIFEST", message), message
+    (repository / "meta" / "1").unlink()
+    done, message = RocksDBHook().test_connection()
+    assert (done, "MANIFEST" in message) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(119, "119 seconds"), (120, "2 minutes"), (7199, "119 minutes"), (26 * 3600, "26 hours")]
+)
+def test_age(seconds: int, words: str) -> None:
+    """A backup's age is told in the largest unit that it has two of."""
+    found = FoundBackup(State.COMPLETE, backup_id=7, time=(datetime.now(UTC) - timedelta(seconds=seconds)).isoformat())
+    assert f" is {words} old " in _describe_backup(found)
 
 
 def test_failing_connection_tests(monkeypatch: pytest.MonkeyPatch, stopped_db: Path) -> None:
-    """No connection, no directory, no database, and no repository each fail the test, with the reason."""
+    """No connection, nothing named, no directory, no database, and no repository each fail it, with the reason."""
     assert RocksDBHook().test_connection()[0] is False
+    connect(monkeypatch)
+    assert RocksDBHook().test_connection() == (False, "Neither a DB directory nor a backup repository is named.")
     connect(monkeypatch, db_dir=str(stopped_db / "nowhere"))
-    message = f"{stopped_db}/nowhere: no such directory on host {socket.gethostname()}"
-    assert RocksDBHook().test_connection() == (False, message)
+    message = f"no such directory on host {socket.gethostname()}"
+    assert RocksDBHook().test_connection() == (False, f"Database {stopped_db}/nowhere: {message}")
     connect(monkeypatch, db_dir=str(stopped_db), backup_dir="nosuchscheme://a/b")
     done, message = RocksDBHook().test_connection()
-    assert (done, "the backup repository cannot be read" in message) == (False, True)
+    assert done is False
+    database, repository = message.splitlines()
+    assert "RocksDB on host" in database
+    assert repository.startswith("Backup repository nosuchscheme://a/b: ")
+    connect(monkeypatch, "made_up", waldir="/wal")
+    done, message = RocksDBHook("made_up").test_connection()
+    assert (done, message.partition(";")[0]) == (False, "this connection: unknown waldir in its extra")
     shutil.rmtree(stopped_db)
     stopped_db.mkdir()
     connect(monkeypatch, db_dir=str(stopped_db))
     assert RocksDBHook().test_connection()[0] is False
+
+
+def test_connection_test_says_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL with credentials is refused, and they are not in the answer."""
+    connect(monkeypatch, backup_dir="sftp://user:hunter2@host/a")
+    done, message = RocksDBHook().test_connection()
+    assert (done, "must not carry a user or a password" in message, "hunter2" in message) == (False, True, False)
+
+
+def test_connection_test_of_a_silent_storage(monkeypatch: pytest.MonkeyPatch, stopped_db: Path) -> None:
+    """A storage that accepts connections and never answers ends the test in a limited time; the database is told of."""
+    pytest.importorskip("s3fs", reason="needs s3fs")
+    monkeypatch.setattr(connection_test, "LIMIT_SECONDS", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        extra = {"endpoint_url": f"http://127.0.0.1:{server.getsockname()[1]}"}
+        store = {"conn_type": "aws", "login": "key", "password": "secret", "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_STORE", json.dumps(store))
+        connect(monkeypatch, db_dir=str(stopped_db), backup_dir="s3://bucket/db", storage_conn_id="store")
+        done, message = RocksDBHook().test_connection()
+    database, repository = message.splitlines()
+    assert done is False
+    assert "not open" in database
+    assert repository == "Backup repository s3://bucket/db: no answer within 3 s."
+
+
+def test_button(monkeypatch: pytest.MonkeyPatch, live_db: Path, tmp_path: Path) -> None:
+    """Airflow's API, behind the form's Test button, gives the same answer for what the form would save."""
+    pytest.importorskip("airflow.api_fastapi", reason="without Airflow 3's API")
+    from airflow.api_fastapi.app import create_app
+    from fastapi.testclient import TestClient
+
+    monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "Enabled")
+    monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "not-a-secret" * 6)
+    extra = {"db_dir": str(live_db), "backup_dir": str(tmp_path / "repository")}
+    body = {"connection_id": "form", "conn_type": "rocksdb", "extra": json.dumps(extra)}
+    with TestClient(create_app()) as client:
+        token = client.get("/auth/token").json()["access_token"]
+        answer = client.post("/api/v2/connections/test", json=body, headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["status"] is True
+    database, repository = answer.json()["message"].splitlines()
+    assert database.startswith(f"Database {live_db}: RocksDB on host ")
+    assert repository == f"Backup repository {tmp_path}/repository: reachable; no backup yet."
 
 
 def test_open_database(stopped_db: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from airflow_provider_rocksdb.get_provider_info import CONNECTION_FIELDS, get_pr
 from airflow_provider_rocksdb.hooks.rocksdb import RocksDBHook
 
 PACKAGE = Path(airflow_provider_rocksdb.__file__).parent
-WING = ["assets", "hooks", "operators", "sensors", "transfers", "triggers", "utils"]
+WING = ["assets", "hooks", "operators", "policies", "sensors", "transfers", "triggers", "utils"]
 MODULES = [
     f"airflow_provider_rocksdb.{folder}.{path.stem}"
     for folder in WING
@@ -61,7 +61,8 @@ def test_every_module_is_named() -> None:
     """Every module with hooks, operators, sensors, triggers or transfers is in the metadata."""
     named = set(dotted_paths(get_provider_info()))
     helpers = {"airflow_provider_rocksdb.hooks.storage", "airflow_provider_rocksdb.operators.base"}
-    assert {name for name in MODULES if ".utils." not in name and ".assets." not in name} - helpers <= named
+    elsewhere = (".assets.", ".policies.", ".utils.")
+    assert {name for name in MODULES if not any(part in name for part in elsewhere)} - helpers <= named
 
 
 def test_entry_point() -> None:
@@ -87,6 +88,10 @@ def test_connection_form() -> None:
     assert form.hook_name == "RocksDB"
     assert form.extra_fields is not None
     assert list(form.extra_fields) == list(CONNECTION_FIELDS)
+    for name, (label, _, example) in CONNECTION_FIELDS.items():
+        field = form.extra_fields[name]
+        assert field["schema"]["title"] == label
+        assert example in field["description"]
 
 
 def test_hook_says_the_same() -> None:
@@ -105,11 +110,12 @@ def test_ui_behaviour() -> None:
 
 
 def test_imports_are_light() -> None:
-    """A DAG file that imports all of the provider imports neither RocksDB, nor CRC code, nor a storage's driver."""
+    """A DAG file that imports all of the provider imports neither RocksDB, CRC code, a driver, nor OpenLineage."""
     code = f"""
 import importlib, sys
 for name in {MODULES}: importlib.import_module(name)
 heavy = {{"adlfs", "aiobotocore", "boto3", "botocore", "gcsfs", "google_crc32c", "paramiko", "rocksdict", "s3fs"}}
+heavy.add("openlineage")
 print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

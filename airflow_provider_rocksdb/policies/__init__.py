@@ -1,0 +1,1 @@
+"""Policies that a DAG author gives to tasks."""
