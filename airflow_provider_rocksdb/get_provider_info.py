@@ -44,6 +44,8 @@ def get_provider_info() -> dict[str, Any]:
                 "to_openlineage_converter": "airflow_provider_rocksdb.assets.rocksdb.convert_asset_to_openlineage",
             }
         ],
+        "extra-links": ["airflow_provider_rocksdb.links.rocksdb.RocksDBBackupLink"],
+        "plugins": [{"name": "rocksdb", "plugin-class": "airflow_provider_rocksdb.plugins.rocksdb.RocksDBPlugin"}],
         "connection-types": [
             {
                 "connection-type": "rocksdb",

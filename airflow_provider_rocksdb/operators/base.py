@@ -14,6 +14,7 @@ from airflow_provider_rocksdb.assets.rocksdb import BACKUPS_ALIAS
 from airflow_provider_rocksdb.core.errors import CancelledError, RocksDBError
 from airflow_provider_rocksdb.hooks.rocksdb import RocksDBHook
 from airflow_provider_rocksdb.hooks.storage import public_url
+from airflow_provider_rocksdb.links.rocksdb import HAS_PAGE, RocksDBBackupLink
 from airflow_provider_rocksdb.utils.asset_events import EMITS_THROUGH_ALIAS, emit_backup
 from airflow_provider_rocksdb.utils.checkpoint import (
     CheckpointReference,
@@ -51,6 +52,7 @@ class RocksDBBaseOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("rocksdb_conn_id", "db_dir")
     backup_dir: str | None  # where a task uses a repository
+    operator_extra_links = (RocksDBBackupLink(),) if HAS_PAGE else ()
     ui_color = "#dfe8d8"
 
     def __init__(

@@ -1,0 +1,1 @@
+"""The page "RocksDB backups" in Airflow's UI; no other part of the provider imports it."""

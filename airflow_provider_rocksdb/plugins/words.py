@@ -1,0 +1,43 @@
+"""Sizes, times and durations as a person reads them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+_UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+
+
+def format_bytes(count: float) -> str:
+    """Return a size with a binary unit: ``1.5 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def format_span(span: timedelta) -> str:
+    """Return a length of time in its two largest units: ``1 day 4 hours``, ``12 minutes``."""
+    seconds = max(round(span.total_seconds()), 0)
+    if seconds == 0:
+        return "0 seconds"
+    parts: list[str] = []
+    for unit, size in _UNITS:
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {unit}{'s' if count > 1 else ''}")
+            if len(parts) == 2 or count >= 5:
+                break
+        elif parts:
+            break
+    return " ".join(parts)
+
+
+def format_ago(time: datetime, now: datetime) -> str:
+    """Return how long ago that was."""
+    return f"{format_span(now - time)} ago" if (now - time).total_seconds() >= 1 else "just now"
+
+
+def format_time(time: datetime) -> str:
+    """Return a time in UTC, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,1 @@
+"""The page "RocksDB backups", in a real browser, in a real Airflow."""
