@@ -12,6 +12,7 @@ import pytest
 
 PACKAGES = {
     "azurite-blob": "azurite, of npm",
+    "chromium": "chromium",
     "initdb": "postgresql",
     "ldb": "rocksdb-tools",
     "mkfs.btrfs": "btrfs-progs",

@@ -119,9 +119,9 @@ def read_schedules(session: Session, dag_ids: Collection[str]) -> dict[str, Sche
             .order_by(DagRun.run_after.desc())
             .limit(_MAX_RUNS)
         )
-        times = {*session.scalars(runs), *([dag.next_dagrun_create_after] if dag.next_dagrun_create_after else [])}
-        summary = dag.timetable_summary or "no schedule"
-        found[dag.dag_id] = Schedule(dag.dag_id, summary, bool(dag.is_paused), tuple(sorted(times)))
+        known = (*session.scalars(runs), dag.next_dagrun_data_interval_start, dag.next_dagrun_create_after)
+        times = tuple(sorted({time for time in known if time is not None}))
+        found[dag.dag_id] = Schedule(dag.dag_id, dag.timetable_summary or "no schedule", bool(dag.is_paused), times)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+_ENOUGH = {"day": 5, "hour": 5, "minute": 2, "second": 1}  # so many need no smaller unit beside them
 
 
 def format_bytes(count: float) -> str:
@@ -26,7 +27,7 @@ def format_span(span: timedelta) -> str:
         count, seconds = divmod(seconds, size)
         if count:
             parts.append(f"{count} {unit}{'s' if count > 1 else ''}")
-            if len(parts) == 2 or count >= 5:
+            if len(parts) == 2 or count >= _ENOUGH[unit]:
                 break
         elif parts:
             break

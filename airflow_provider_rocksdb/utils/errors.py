@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
-    AirflowRescheduleException,
-    AirflowSkipException,
+    AirflowNotFoundException,
+    AirflowSensorTimeout,
     get_current_context,
     redact,
 )
@@ -19,6 +19,7 @@ FAILURE_KEY = "rocksdb_failure"
 """Key of the XCom that says why a try failed; Airflow itself keeps that in the log alone."""
 
 _MAX_REASON = 1000  # characters
+_TOLD = (RocksDBError, AirflowFailException, AirflowNotFoundException, AirflowSensorTimeout, OSError)
 
 
 @contextlib.contextmanager
@@ -26,13 +27,11 @@ def retry_only_transient() -> Iterator[None]:
     """Turn the core's permanent errors into AirflowFailException, so that no retry is spent on them.
 
     Two that are not transient still leave their retries to the task: a kill says nothing of the next try, and what
-    could not be checked now may be checked then. Whatever it is, XCom ``rocksdb_failure`` tells it.
+    could not be checked now may be checked then. XCom ``rocksdb_failure`` tells the reason.
     """
     try:
         yield
-    except (AirflowRescheduleException, AirflowSkipException):  # no failures
-        raise
-    except Exception as error:
+    except _TOLD as error:
         _tell_failure(error)
         is_permanent = isinstance(error, RocksDBError) and not error.transient
         if is_permanent and not isinstance(error, CancelledError | CouldNotCheckError):
