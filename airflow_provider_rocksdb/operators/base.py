@@ -255,8 +255,12 @@ class RocksDBUploadOperator(RocksDBTransferOperator):
         self, checkpoint_dir: str, storage: tuple[AbstractFileSystem, str], context: Context, stop: threading.Event
     ) -> dict[str, Any]:
         """Check a checkpoint and upload it; return what was sent. The event of it goes out when the task succeeds."""
+        from airflow_provider_rocksdb.core.progress import format_bytes
         from airflow_provider_rocksdb.core.upload import upload_checkpoint
 
+        self.log.info(
+            "Checking %s (level %s), then uploading what is new to %s", checkpoint_dir, self.level, storage[1]
+        )
         done = upload_checkpoint(
             checkpoint_dir,
             *storage,
@@ -269,6 +273,15 @@ class RocksDBUploadOperator(RocksDBTransferOperator):
             compression_threads=self.compression_threads,
             options=self.transfer_options(),
             stop=stop,
+        )
+        self.log.info(
+            "%s holds %d files, %s, up to sequence number %d; %s of it were sent, in %.1f s",
+            f"Backup {done['backup_id']}" if done.get("backup_id") else storage[1],
+            done["file_count"],
+            format_bytes(done["total_bytes"]),
+            done["sequence_number"],
+            format_bytes(done.get("uploaded_bytes", done.get("archive_bytes", 0))),
+            done["seconds"],
         )
         self.tell_backup(context, done.get("backup_id"))
         backup_dir = self.backup_dir or self.hook.get_backup_dir()

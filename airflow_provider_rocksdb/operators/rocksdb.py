@@ -87,6 +87,7 @@ class RocksDBCreateCheckpointOperator(LineageMixin, RocksDBPathsOperator):
         with self.stoppable() as stop:
             paths = self.get_paths()
             place = self.checkpoint_dir or default_checkpoint_dir(paths.db_dir, context, inside=self.allow_inside)
+            self.log.info("Creating a checkpoint of %s at %s", paths.db_dir, place)
             run = describe_run(context)
             checkpoint = self.hook.create_checkpoint(
                 place,
@@ -198,6 +199,7 @@ class RocksDBBackupOperator(LineageMixin, RocksDBPathsOperator, RocksDBUploadOpe
         with self.stoppable() as stop:
             policy = self._read_policy()
             paths, storage = self.get_paths(), self.get_storage()
+            self.log.info("Backing up %s to %s", paths.db_dir, storage[1])
             with temporary_checkpoint_dir(paths.db_dir, inside=self.allow_inside) as checkpoint_dir:
                 checkpoint = self.hook.create_checkpoint(
                     checkpoint_dir,
@@ -302,6 +304,7 @@ class RocksDBVerifyBackupOperator(LineageMixin, RocksDBTransferOperator):
 
         with self.stoppable() as stop, counting_failures(self, context):
             filesystem, root = self.get_storage()
+            self.log.info("Verifying %s at level %s", root, self.level)
             report = verify_backups(
                 filesystem,
                 root,

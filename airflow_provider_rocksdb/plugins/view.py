@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from airflow_provider_rocksdb.core.progress import format_bytes
 from airflow_provider_rocksdb.plugins.chart import Point
 from airflow_provider_rocksdb.plugins.facts import Event, Task
 from airflow_provider_rocksdb.plugins.overview import NO_TIME, Backup, Database, State, count_states, restore_command
-from airflow_provider_rocksdb.plugins.words import format_ago, format_bytes, format_span, format_time
+from airflow_provider_rocksdb.plugins.words import format_ago, format_span, format_time
 
 STATE_WORDS: dict[State, str] = {"failed": "Failed", "late": "Late", "unknown": "Unknown", "ok": "OK"}
 _CHARTED = 60

@@ -1,4 +1,4 @@
-"""Sizes, times and durations as a person reads them."""
+"""Times and durations as a person reads them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,6 @@ from datetime import datetime, timedelta
 
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 _ENOUGH = {"day": 5, "hour": 5, "minute": 2, "second": 1}  # so many need no smaller unit beside them
-
-
-def format_bytes(count: float) -> str:
-    """Return a size with a binary unit: ``1.5 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def format_span(span: timedelta) -> str:

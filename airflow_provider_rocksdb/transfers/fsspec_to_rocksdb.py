@@ -12,6 +12,8 @@ from airflow_provider_rocksdb.utils.openlineage import Lineage, LineageMixin, da
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+_LOGGED = ("db_dir", "file_count", "total_bytes", "seconds")
+
 
 class FsspecToRocksDBOperator(LineageMixin, RocksDBPathsOperator, RocksDBTransferOperator):
     """Restore a database from a backup repository, whoever wrote it, from a directory with a database, or an archive.
@@ -65,6 +67,7 @@ class FsspecToRocksDBOperator(LineageMixin, RocksDBPathsOperator, RocksDBTransfe
                 options=self.transfer_options(),
                 stop=stop,
             ).to_dict()
+        self.log.info("%s: %d files, %d bytes, in %.1f s", *(done[key] for key in _LOGGED))
         self.tell_backup(context, done["backup_id"])
         return self.keep_result(done)
 

@@ -1,4 +1,4 @@
-"""The page "RocksDB backups": who gets in, what a viewer sees, that nothing on it is code; and the links that lead there."""
+"""The page "RocksDB backups": who gets in, what a viewer sees, that nothing on it is code; and the links to it."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_no_right(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rights(
     get: Get, run_dag: RunDag, live_db: Path, tmp_path: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An admin sees a connection's storage; a viewer what tasks reported; who may not read the DAG sees nothing of it."""
+    """An admin sees a connection's storage; a viewer what tasks reported; who may not read the DAG, nothing."""
     from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 
     repository = tmp_path / "repository-of-rights"

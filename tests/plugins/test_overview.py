@@ -13,8 +13,8 @@ import pytest
 from airflow_provider_rocksdb.core import BackupUsage
 from airflow_provider_rocksdb.plugins.expectation import expect
 from airflow_provider_rocksdb.plugins.facts import Answer, Connection, Event, Schedule, Task, TaskKey, Verified
-from airflow_provider_rocksdb.plugins.places import sort_facts
 from airflow_provider_rocksdb.plugins.overview import Database, build_database, count_states, restore_command
+from airflow_provider_rocksdb.plugins.places import sort_facts
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -111,7 +111,9 @@ def test_nothing_to_expect() -> None:
 
 def test_failed() -> None:
     """A backup task that failed after the last good backup makes the database failed, with the task's reason."""
-    database = judge([event(1, 30)], [task("failed", 6, reason="disk is full"), task("success", 30)], schedule(30, 6, -18))
+    database = judge(
+        [event(1, 30)], [task("failed", 6, reason="disk is full"), task("success", 30)], schedule(30, 6, -18)
+    )
     assert database.state == "failed"
     assert database.reason == "Task backup of DAG nightly failed: disk is full"
     assert [failure.reason for failure in database.failures] == ["disk is full"]

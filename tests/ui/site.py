@@ -40,7 +40,8 @@ class Site(Cluster):
         """Return a user's token."""
         if user not in self.tokens:
             data = json.dumps({"username": user, "password": PASSWORDS[user]}).encode()
-            request = urllib.request.Request(f"{self.url}/auth/token", data, {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json"}
+            request = urllib.request.Request(f"{self.url}/auth/token", data, headers)  # noqa: S310 -- ours
             with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 -- ours
                 self.tokens[user] = json.load(answer)["access_token"]
         return self.tokens[user]
@@ -111,6 +112,6 @@ def _make(directory: Path, silent_port: int) -> Site:
 def site() -> Iterator[Site]:
     """Have an Airflow with databases in each state, for the whole session."""
     require_namespaces()
-    with tempfile.TemporaryDirectory(prefix="site-", ignore_cleanup_errors=True) as directory:
-        with running_site(Path(directory)) as site:
-            yield site
+    with contextlib.ExitStack() as stack:
+        place = tempfile.TemporaryDirectory(prefix="site-", ignore_cleanup_errors=True)
+        yield stack.enter_context(running_site(Path(stack.enter_context(place))))
