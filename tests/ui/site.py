@@ -1,4 +1,7 @@
-"""A real ``airflow standalone`` with databases in each state: good, failing, late, unreachable, without a backup."""
+"""A real ``airflow standalone``, as a person tries Airflow out: LocalExecutor, scheduler, triggerer, two users.
+
+It has databases in each state that the page tells apart, and one of which nothing is made until a test does.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from tests.fleet.hosts import Host, require_namespaces
 
 ROOT = Path(__file__).parent.parent.parent
 PASSWORDS = {"admin": "admin-password", "viewer": "viewer-password"}
-WRITTEN = ("orders", "users", "events")
+STATES = ("orders", "users", "events")
+UNTOUCHED = "rocksdb_default"
 GOOD_RUNS = 4
 
 
@@ -29,6 +33,7 @@ GOOD_RUNS = 4
 class Site(Cluster):
     """An Airflow with two users, of which one may only look."""
 
+    disk: Path = Path()  # where the databases' host has them
     tokens: dict[str, str] = field(default_factory=dict)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
@@ -46,9 +51,21 @@ class Site(Cluster):
                 self.tokens[user] = json.load(answer)["access_token"]
         return self.tokens[user]
 
+    def repository(self, name: str) -> Path:
+        """Return the place of a database's backup repository."""
+        return self.disk.parent / "backups" / name
+
+    def acknowledged(self, name: str) -> int:
+        """How many keys a database's writer says it has written."""
+        return int.from_bytes((self.disk / f"{name}.acknowledged").read_bytes(), "little")
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def pause(self, dag_id: str) -> None:
+        """Let the scheduler start no more runs of a DAG."""
+        self.call("PATCH", f"/dags/{dag_id}", {"is_paused": True})
 
     def back_up(self, name: str) -> str:
         """Run the DAG of a database to its end; return how it ended."""
@@ -63,21 +80,19 @@ def running_site(directory: Path) -> Iterator[Site]:
         host = Host("db-host-1", directory / "host", directory / "disk")
         site = _make(directory, silent.getsockname()[1])
         script = ROOT / "example_dags" / "rocksdb_demo.py"
-        writers = {}
-        for name in WRITTEN:
+        for name in (*STATES, UNTOUCHED):
             command = (sys.executable, script, host.mount / name, host.mount / f"{name}.acknowledged")
-            running = host.running(*command, log=directory / f"{name}.log", env=site.env)
-            writers[name] = stack.enter_context(running)
+            stack.enter_context(host.running(*command, log=directory / f"{name}.log", env=site.env))
         stack.enter_context(host.running(*AIRFLOW, "standalone", log=directory / "airflow.log", env=site.env))
-        wait_for(lambda: site.healthy("scheduler", "dag_processor"), "Airflow")
-        for name in WRITTEN:
+        wait_for(lambda: site.healthy("scheduler", "dag_processor", "triggerer"), "Airflow")
+        for name in STATES:
             site.wait_for_dag(f"{name}_backup")
             site.unpause(f"{name}_backup")
-        for _ in range(GOOD_RUNS):
+        for name in STATES:
+            wait_for(lambda name=name: site.runs(f"{name}_backup", "success"), f"the first run of {name}_backup")
+        site.pause("events_backup")  # from now on it grows late
+        for _ in range(GOOD_RUNS - 1):
             assert site.back_up("orders") == "success"
-        assert site.back_up("users") == "success"
-        wait_for(lambda: site.runs("events_backup", "success"), "a scheduled run")
-        site.call("PATCH", "/dags/events_backup", {"is_paused": True})  # from now on it grows late
         (host.disk / "users").rename(host.disk / "users.lost")
         assert site.back_up("users") == "failed"
         yield site
@@ -92,7 +107,7 @@ def _make(directory: Path, silent_port: int) -> Site:
     passwords.write_text(json.dumps(PASSWORDS))
     endpoint = {"endpoint_url": f"http://127.0.0.1:{silent_port}", "region_name": "us-east-1"}
     connections = {
-        **{name: database(name, str(directory / "backups" / name)) for name in (*WRITTEN, "sessions")},
+        **{name: database(name, str(directory / "backups" / name)) for name in (*STATES, UNTOUCHED, "sessions")},
         "ledger": database("ledger", "s3://backups/ledger", storage_conn_id="silent"),
         "silent": {"conn_type": "aws", "login": "key", "password": "a-secret-that-nobody-may-see", "extra": endpoint},
     }
@@ -103,8 +118,9 @@ def _make(directory: Path, silent_port: int) -> Site:
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:ADMIN,viewer:VIEWER",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
     }
-    site = Site(directory / "home", connections, settings)
-    shutil.copy(Path(__file__).parent / "dags" / "fleet.py", site.home / "dags")
+    site = Site(directory / "home", connections, settings, disk=directory / "host")
+    for dag_file in (ROOT / "tests" / "ui" / "dags" / "fleet.py", ROOT / "tests" / "fleet" / "dags" / "waiting.py"):
+        shutil.copy(dag_file, site.home / "dags")
     return site
 
 
