@@ -73,8 +73,16 @@ class Storages:
 
 
 def ask_storage(conn_id: str) -> Answer:
-    """List the backups of a connection's repository, with what they take."""
+    """List the backups of a connection's repository, with what they take; or say why not, without credentials."""
+    from airflow.providers.common.compat.sdk import redact
+
+    from airflow_provider_rocksdb.core.errors import RocksDBError
     from airflow_provider_rocksdb.core.repository_usage import list_usage
     from airflow_provider_rocksdb.hooks.rocksdb import RocksDBHook
 
-    return Answer(list_usage(*RocksDBHook(conn_id).get_storage()))
+    try:
+        return Answer(list_usage(*RocksDBHook(conn_id).get_storage()))
+    except RocksDBError as error:
+        return Answer(problem=str(redact(str(error))))
+    except Exception as error:  # noqa: BLE001 -- whatever a driver raises
+        return Answer(problem=str(redact(f"{type(error).__name__}: {error}")))
