@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from airflow_provider_rocksdb.plugins.facts import Schedule
-from airflow_provider_rocksdb.plugins.words import format_span
+from airflow_provider_rocksdb.plugins.words import format_every
 
 _MIN_BACKUPS = 3  # of which the usual interval is taken
 _MAX_INTERVALS = 10
@@ -34,7 +34,7 @@ class Expectation:
     @property
     def words(self) -> str:
         """The expectation in a sentence."""
-        return f"expected every {format_span(self.interval)}, {self.source}"
+        return f"expected {format_every(self.interval)}, {self.source}"
 
 
 def expect(times: Sequence[datetime], schedule: Schedule | None) -> Expectation | None:

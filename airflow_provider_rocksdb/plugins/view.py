@@ -10,7 +10,7 @@ from airflow_provider_rocksdb.core.progress import format_bytes
 from airflow_provider_rocksdb.plugins.chart import Point
 from airflow_provider_rocksdb.plugins.facts import Event, Task
 from airflow_provider_rocksdb.plugins.overview import NO_TIME, Backup, Database, State, count_states, restore_command
-from airflow_provider_rocksdb.plugins.words import format_ago, format_span, format_time
+from airflow_provider_rocksdb.plugins.words import format_ago, format_every, format_span, format_time
 
 STATE_WORDS: dict[State, str] = {"failed": "Failed", "late": "Late", "unknown": "Unknown", "ok": "OK"}
 _CHARTED = 60
@@ -89,7 +89,7 @@ def _describe(database: Database, now: datetime) -> dict[str, Any]:
         "last_ago": format_ago(last.time, now) if last else "",
         "last_time": format_time(last.time) if last else "",
         "expected": database.expectation.words if database.expectation else "",
-        "expected_short": f"every {format_span(database.expectation.interval)}" if database.expectation else "",
+        "expected_short": format_every(database.expectation.interval) if database.expectation else "",
         "late_after": format_span(database.expectation.interval * 1.5) if database.expectation else "",
         "verification": _describe_verification(verification, database, now),
         "size": format_bytes(newest.total_bytes) if newest else "",

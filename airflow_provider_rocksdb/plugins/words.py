@@ -25,6 +25,12 @@ def format_span(span: timedelta) -> str:
     return " ".join(parts)
 
 
+def format_every(span: timedelta) -> str:
+    """Return an interval: ``every hour``, ``every 1 hour 30 minutes``."""
+    words = format_span(span)
+    return f"every {words.removeprefix('1 ') if words.count(' ') == 1 else words}"
+
+
 def format_ago(time: datetime, now: datetime) -> str:
     """Return how long ago that was."""
     return f"{format_span(now - time)} ago" if (now - time).total_seconds() >= 1 else "just now"

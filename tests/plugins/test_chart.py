@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_provider_rocksdb.plugins.chart import Point, draw
-from airflow_provider_rocksdb.plugins.words import format_ago, format_span
+from airflow_provider_rocksdb.plugins.words import format_ago, format_every, format_span
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -54,6 +54,15 @@ def test_escaped() -> None:
 def test_span(seconds: int, words: str) -> None:
     """A length of time is told in one or two units, as one would say it."""
     assert format_span(timedelta(seconds=seconds)) == words
+
+
+def test_every() -> None:
+    """An interval of one unit needs no number."""
+    assert [format_every(timedelta(minutes=minutes)) for minutes in (60, 90, 180)] == [
+        "every hour",
+        "every 1 hour 30 minutes",
+        "every 3 hours",
+    ]
 
 
 def test_ago() -> None:

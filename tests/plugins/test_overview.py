@@ -61,7 +61,7 @@ def test_ok() -> None:
     """A backup younger than the schedule asks for is fine, and the reason tells its age and the schedule."""
     database = judge([event(1, 30), event(2, 6)], [task("success", 6)], schedule(30, 6, -18))
     assert database.state == "ok"
-    assert database.reason == "Backed up 6 hours ago; expected every 1 day, by the schedule of DAG nightly (0 2 * * *)"
+    assert database.reason == "Backed up 6 hours ago; expected every day, by the schedule of DAG nightly (0 2 * * *)"
 
 
 @pytest.mark.parametrize(("hours", "state"), [(35.9, "ok"), (36.1, "late")])
