@@ -23,7 +23,9 @@ class Access:
         self._user = user
         self._manager = get_auth_manager()
         self._dag_ids = self._manager.get_authorized_dag_ids(user=user, session=session)
-        self._conn_ids = self._manager.get_authorized_connections(user=user, session=session)
+        # Airflow 3.1 has no teams, and asks of each connection
+        read = getattr(self._manager, "get_authorized_connections", None)
+        self._conn_ids: set[str] | None = read(user=user, session=session) if read is not None else None
         self._runs: dict[str, bool] = {}
 
     def may_read_runs(self, dag_id: str) -> bool:
@@ -44,7 +46,7 @@ class Access:
 
         :param is_stored: whether it is in Airflow's database; one of the environment belongs to no team.
         """
-        if is_stored:
+        if is_stored and self._conn_ids is not None:
             return conn_id in self._conn_ids
         return self._manager.is_authorized_connection(
             method="GET", details=ConnectionDetails(conn_id=conn_id), user=self._user

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.fleet.cluster import AIRFLOW, Cluster, wait_for
+from tests.fleet.cluster import AIRFLOW, WAIT_SECONDS, Cluster, wait_for
 from tests.fleet.hosts import Host, require_namespaces
 
 ROOT = Path(__file__).parent.parent.parent
@@ -84,6 +84,7 @@ def running_site(directory: Path) -> Iterator[Site]:
             command = (sys.executable, script, host.mount / name, host.mount / f"{name}.acknowledged")
             stack.enter_context(host.running(*command, log=directory / f"{name}.log", env=site.env))
         stack.enter_context(host.running(*AIRFLOW, "standalone", log=directory / "airflow.log", env=site.env))
+        stack.enter_context(_telling(directory / "airflow.log"))
         wait_for(lambda: site.healthy("scheduler", "dag_processor", "triggerer"), "Airflow")
         for name in STATES:
             site.wait_for_dag(f"{name}_backup")
@@ -96,6 +97,16 @@ def running_site(directory: Path) -> Iterator[Site]:
         (host.disk / "users").rename(host.disk / "users.lost")
         assert site.back_up("users") == "failed"
         yield site
+
+
+@contextlib.contextmanager
+def _telling(log: Path) -> Iterator[None]:
+    """Print the end of a log when the block fails."""
+    try:
+        yield
+    except BaseException:
+        print("\n".join(log.read_text().splitlines()[-300:]))
+        raise
 
 
 def _make(directory: Path, silent_port: int) -> Site:
@@ -118,6 +129,9 @@ def _make(directory: Path, silent_port: int) -> Site:
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:ADMIN,viewer:VIEWER",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
     }
+    settings["DATABASE__SQL_ALCHEMY_CONN"] = (
+        f"sqlite:///{directory}/airflow.db?timeout={WAIT_SECONDS:.0f}"  # as waited for
+    )
     site = Site(directory / "home", connections, settings, disk=directory / "host")
     for dag_file in (ROOT / "tests" / "ui" / "dags" / "fleet.py", ROOT / "tests" / "fleet" / "dags" / "waiting.py"):
         shutil.copy(dag_file, site.home / "dags")
