@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-pytest_plugins = ["tests.servers", "tests.ui.site"]
+pytest_plugins = ["tests.servers"]
 
 
 @pytest.hookimpl(wrapper=True)

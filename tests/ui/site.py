@@ -1,7 +1,4 @@
-"""A real ``airflow standalone``, as a person tries Airflow out: LocalExecutor, scheduler, triggerer, two users.
-
-It has databases in each state that the page tells apart, and one of which nothing is made until a test does.
-"""
+"""A real ``airflow standalone`` with databases in each state: good, failing, late, unreachable, without a backup."""
 
 from __future__ import annotations
 
@@ -25,7 +22,6 @@ from tests.fleet.hosts import Host, require_namespaces
 ROOT = Path(__file__).parent.parent.parent
 PASSWORDS = {"admin": "admin-password", "viewer": "viewer-password"}
 STATES = ("orders", "users", "events")
-UNTOUCHED = "rocksdb_default"
 GOOD_RUNS = 4
 
 
@@ -33,7 +29,6 @@ GOOD_RUNS = 4
 class Site(Cluster):
     """An Airflow with two users, of which one may only look."""
 
-    disk: Path = Path()  # where the databases' host has them
     tokens: dict[str, str] = field(default_factory=dict)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
@@ -51,21 +46,9 @@ class Site(Cluster):
                 self.tokens[user] = json.load(answer)["access_token"]
         return self.tokens[user]
 
-    def repository(self, name: str) -> Path:
-        """Return the place of a database's backup repository."""
-        return self.disk.parent / "backups" / name
-
-    def acknowledged(self, name: str) -> int:
-        """How many keys a database's writer says it has written."""
-        return int.from_bytes((self.disk / f"{name}.acknowledged").read_bytes(), "little")
-
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
-
-    def pause(self, dag_id: str) -> None:
-        """Let the scheduler start no more runs of a DAG."""
-        self.call("PATCH", f"/dags/{dag_id}", {"is_paused": True})
 
     def back_up(self, name: str) -> str:
         """Run the DAG of a database to its end; return how it ended."""
@@ -80,12 +63,12 @@ def running_site(directory: Path) -> Iterator[Site]:
         host = Host("db-host-1", directory / "host", directory / "disk")
         site = _make(directory, silent.getsockname()[1])
         script = ROOT / "example_dags" / "rocksdb_demo.py"
-        for name in (*STATES, UNTOUCHED):
+        for name in STATES:
             command = (sys.executable, script, host.mount / name, host.mount / f"{name}.acknowledged")
             stack.enter_context(host.running(*command, log=directory / f"{name}.log", env=site.env))
         stack.enter_context(host.running(*AIRFLOW, "standalone", log=directory / "airflow.log", env=site.env))
         stack.enter_context(_telling(directory / "airflow.log"))
-        wait_for(lambda: site.healthy("scheduler", "dag_processor", "triggerer"), "Airflow")
+        wait_for(lambda: site.healthy("scheduler", "dag_processor"), "Airflow")
         for name in STATES:
             site.wait_for_dag(f"{name}_backup")
             site.unpause(f"{name}_backup")
@@ -118,7 +101,7 @@ def _make(directory: Path, silent_port: int) -> Site:
     passwords.write_text(json.dumps(PASSWORDS))
     endpoint = {"endpoint_url": f"http://127.0.0.1:{silent_port}", "region_name": "us-east-1"}
     connections = {
-        **{name: database(name, str(directory / "backups" / name)) for name in (*STATES, UNTOUCHED, "sessions")},
+        **{name: database(name, str(directory / "backups" / name)) for name in (*STATES, "sessions")},
         "ledger": database("ledger", "s3://backups/ledger", storage_conn_id="silent"),
         "silent": {"conn_type": "aws", "login": "key", "password": "a-secret-that-nobody-may-see", "extra": endpoint},
     }
@@ -132,9 +115,8 @@ def _make(directory: Path, silent_port: int) -> Site:
     settings["DATABASE__SQL_ALCHEMY_CONN"] = (
         f"sqlite:///{directory}/airflow.db?timeout={WAIT_SECONDS:.0f}"  # as waited for
     )
-    site = Site(directory / "home", connections, settings, disk=directory / "host")
-    for dag_file in (ROOT / "tests" / "ui" / "dags" / "fleet.py", ROOT / "tests" / "fleet" / "dags" / "waiting.py"):
-        shutil.copy(dag_file, site.home / "dags")
+    site = Site(directory / "home", connections, settings)
+    shutil.copy(Path(__file__).parent / "dags" / "fleet.py", site.home / "dags")
     return site
 
 
