@@ -26,7 +26,10 @@ def gather(session: Session, access: Access, storages: Storages, now: datetime) 
     connections = queries.read_connections(session, access, named - {""})
     dag_ids = {event.key.dag_id for event in events} | {task.key.dag_id for task in tasks}
     schedules = queries.read_schedules(session, dag_ids)
-    answers = storages.ask_all([connection.conn_id for connection in connections if connection.url])
+    changed: dict[str, float] = {}
+    for event in events:
+        changed[event.url] = max(changed.get(event.url, 0.0), event.time.timestamp())
+    answers = storages.ask_all({item.conn_id: changed.get(item.url, 0.0) for item in connections if item.url})
     places = sort_facts(connections, events, tasks)
     ended = [last_verification(facts[2]) for facts in places.values()]
     verified = queries.read_verified(session, [task.key for task in ended if task is not None])

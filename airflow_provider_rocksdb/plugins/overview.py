@@ -18,6 +18,7 @@ STATES: tuple[State, ...] = ("failed", "late", "unknown", "ok")  # the gravest f
 
 NO_TIME = datetime.fromtimestamp(0, UTC)  # of a backup whose meta cannot be read
 _GOOD = ("complete", "readable", "reported")  # an archive is never more than readable without reading all of it
+_ENDED = ("success", "failed", "up_for_retry")
 _COUNTED = ("backup", "verify")  # kinds of tasks whose failure is the database's
 
 
@@ -54,7 +55,7 @@ class Backup:
     @property
     def label(self) -> str:
         """What to call it."""
-        return self.name if self.backup_id is None else f"Backup {self.backup_id}"
+        return (self.name or "The database as it is") if self.backup_id is None else f"Backup {self.backup_id}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,6 @@ class Database:
     reason: str
     backups: tuple[Backup, ...]  # the newest first
     expectation: Expectation | None
-    schedule: Schedule | None
     verification: Task | None  # the last that ended
     verified: Verified | None  # what it returned
     failures: tuple[Task, ...]  # the newest first
@@ -123,19 +123,23 @@ def build_database(
     db_dirs = [event.text("db_dir") for event in reversed(events)] + [connection.db_dir for connection in connections]
     return Database(
         url=url,
-        conn_ids=tuple(dict.fromkeys(connection.conn_id for connection in connections)),
+        conn_ids=tuple(connection.conn_id for connection in connections) or _name_connection(url, tasks),
         db_dir=next((db_dir for db_dir in db_dirs if db_dir), ""),
         state=state,
         reason=reason,
         backups=backups,
         expectation=expectation,
-        schedule=schedule,
         verification=verification,
         verified=verified.get(verification.key) if verification else None,
         failures=tuple(task for task in tasks if task.state in ("failed", "up_for_retry")),
         events=tuple(events),
         storage=_describe_storage(connections, answer),
     )
+
+
+def _name_connection(url: str | None, tasks: Sequence[Task]) -> tuple[str, ...]:
+    """Name what has neither a repository nor a connection that can be read after what its tasks name."""
+    return () if url else tuple(task.conn_id for task in tasks[:1] if task.conn_id)
 
 
 def last_verification(tasks: Sequence[Task]) -> Task | None:
@@ -153,20 +157,15 @@ def restore_command(backup: Backup, db_dir: str) -> str:
 
 def _merge(url: str | None, events: Sequence[Event], answer: Answer | None) -> tuple[Backup, ...]:
     """Take what the storage has, if it answered, with what was reported of it; else what was reported."""
-    reported = {_identity(event): event for event in events}
+    reported = {event.extra.get("backup_id") or event.url: event for event in events}
     if answer is None or answer.problem:
         return tuple(_from_event(event) for event in reversed(reported.values()))
-    backups = [_from_usage(usage, url or "", reported.get(_usage_identity(usage))) for usage in answer.backups]
+    backups = [_from_usage(usage, _join(url or "", usage.name), reported) for usage in answer.backups]
     return tuple(sorted(backups, key=lambda backup: (backup.backup_id or 0, backup.time), reverse=True))
 
 
-def _identity(event: Event) -> object:
-    backup_id = event.extra.get("backup_id")
-    return backup_id if isinstance(backup_id, int) else (event.number("sequence_number"), event.url)
-
-
-def _usage_identity(usage: BackupUsage) -> object:
-    return usage.backup_id
+def _join(url: str, name: str) -> str:
+    return f"{url.rstrip('/')}/{name}" if name else url
 
 
 def _from_event(event: Event) -> Backup:
@@ -185,12 +184,13 @@ def _from_event(event: Event) -> Backup:
     )
 
 
-def _from_usage(usage: BackupUsage, url: str, event: Event | None) -> Backup:
+def _from_usage(usage: BackupUsage, url: str, reported: Mapping[object, Event]) -> Backup:
+    event = reported.get(usage.backup_id or url)
     time = datetime.fromisoformat(usage.time) if usage.time else event.time if event else NO_TIME
     return Backup(
         backup_id=usage.backup_id,
         name=usage.name,
-        url=f"{url.rstrip('/')}/{usage.name}" if usage.name else url,
+        url=url,
         time=time,
         state=usage.state,
         problems=usage.problems,
@@ -236,6 +236,8 @@ def _judge(
     if answer is not None and answer.problem:
         return "unknown", f"The storage cannot be read: {answer.problem}"
     problem = next((connection.problem for connection in connections if connection.problem), "")
+    if newest is not None and not newest.is_good:
+        return "unknown", f"{newest.label} could not be checked: {'; '.join(newest.problems[:3])}"
     if good is None:
         return "unknown", problem or f"No backup yet{paused}"
     if expectation is None:
@@ -248,7 +250,7 @@ def _current_failure(tasks: Sequence[Task], makers: set[str], good: Backup | Non
     seen = set()
     for task in tasks:
         kind = "backup" if task.kind == "check" and task.key.dag_id in makers else task.kind
-        if kind not in _COUNTED:
+        if kind not in _COUNTED or task.state not in _ENDED:
             continue
         step = (kind, task.key.dag_id, task.key.task_id, task.key.map_index)
         if step in seen:

@@ -1,13 +1,14 @@
-"""The storages, asked beside the page: it never waits long for one, and asks none twice within a minute.
+"""The storages, asked beside the page, which never waits long for one.
 
-A storage that hangs holds one thread, a daemon, until its driver gives up; until then nobody asks it again.
+None is asked twice within a minute, unless a backup was made since. A storage that hangs holds one thread, a daemon,
+until its driver gives up; until then nobody asks it again.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from airflow_provider_rocksdb.plugins.facts import Answer
@@ -21,9 +22,13 @@ _AT_A_TIME = 16
 class _Question:
     """One question that a thread is asking, or has asked."""
 
+    asked: float = field(default_factory=time.time)
     done: threading.Event = field(default_factory=threading.Event)
     answer: Answer | None = None
-    answered: float = 0.0
+
+    def is_old(self, keep_seconds: float, changed: float) -> bool:
+        """Whether it has an answer from before a change, or from too long ago."""
+        return self.done.is_set() and (self.asked < changed or time.time() - self.asked > keep_seconds)
 
 
 class Storages:
@@ -42,22 +47,23 @@ class Storages:
         self._slots = threading.Semaphore(_AT_A_TIME)
         self._questions: dict[str, _Question] = {}
 
-    def ask_all(self, conn_ids: Iterable[str]) -> dict[str, Answer]:
-        """Return an answer for each; those that have none in time say so."""
-        questions = {conn_id: self._question(conn_id) for conn_id in conn_ids}
+    def ask_all(self, changes: Mapping[str, float]) -> dict[str, Answer]:
+        """Return an answer for each; those that have none in time say so.
+
+        :param changes: by connection id, when the repository is known to have changed last, in seconds since 1970.
+        """
+        questions = {conn_id: self._question(conn_id, changed) for conn_id, changed in changes.items()}
         deadline = time.monotonic() + self._wait_seconds
         for question in questions.values():
             question.done.wait(max(deadline - time.monotonic(), 0))
         late = Answer(problem=f"it did not answer within {self._wait_seconds:g} seconds")
         return {conn_id: question.answer or late for conn_id, question in questions.items()}
 
-    def _question(self, conn_id: str) -> _Question:
+    def _question(self, conn_id: str, changed: float) -> _Question:
         with self._lock:
             question = self._questions.get(conn_id)
-            if question is not None:
-                is_old = question.done.is_set() and time.monotonic() - question.answered > self._keep_seconds
-                if not is_old:
-                    return question
+            if question is not None and not question.is_old(self._keep_seconds, changed):
+                return question
             question = self._questions[conn_id] = _Question()
             threading.Thread(target=self._run, args=(conn_id, question), daemon=True, name=f"storage {conn_id}").start()
             return question
@@ -68,7 +74,6 @@ class Storages:
                 question.answer = self._ask(conn_id)
         except Exception as error:  # noqa: BLE001 -- whatever a driver raises, the page says it
             question.answer = Answer(problem=f"{type(error).__name__}: {error}")
-        question.answered = time.monotonic()
         question.done.set()
 
 

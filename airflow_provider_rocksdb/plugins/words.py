@@ -32,8 +32,11 @@ def format_every(span: timedelta) -> str:
 
 
 def format_ago(time: datetime, now: datetime) -> str:
-    """Return how long ago that was."""
-    return f"{format_span(now - time)} ago" if (now - time).total_seconds() >= 1 else "just now"
+    """Return how long ago that was; from a minute on without seconds."""
+    seconds = int((now - time).total_seconds())
+    if seconds < 1:
+        return "just now"
+    return f"{format_span(timedelta(seconds=seconds if seconds < 60 else seconds // 60 * 60))} ago"
 
 
 def format_time(time: datetime) -> str:

@@ -69,3 +69,4 @@ def test_ago() -> None:
     """A time in the future, by a clock that is ahead, is just now."""
     assert format_ago(NOW, NOW - timedelta(seconds=5)) == "just now"
     assert format_ago(NOW - timedelta(hours=3), NOW) == "3 hours ago"
+    assert format_ago(NOW - timedelta(seconds=119), NOW) == "1 minute ago"

@@ -154,6 +154,29 @@ def test_corrupt_newest() -> None:
     assert judge([event(1, 30), event(2, 6)], [], schedule(30, 6, -18), older).state == "ok"
 
 
+def test_could_not_check() -> None:
+    """A newest backup that could not be checked is never OK, whatever lies before it."""
+    answer = Answer((usage(1, 30), usage(2, 6, "could_not_check", "shared_checksum: 503")))
+    database = judge([event(1, 30), event(2, 6)], [], schedule(30, 6, -18), answer)
+    assert (database.state, database.reason) == ("unknown", "Backup 2 could not be checked: shared_checksum: 503")
+
+
+def test_failed_until_done() -> None:
+    """A failure counts while the next try is running."""
+    tasks = [task("running", 0), task("failed", 6, reason="disk is full")]
+    assert judge([event(1, 30)], tasks, schedule(30, 6, -18)).state == "failed"
+
+
+def test_archives() -> None:
+    """An archive in the storage is that of the event with its URL, and its command names it."""
+    name = "orders-20260301.tar.zst"
+    made = Event(key(1), NOW, f"{URL}/{name}", {"layout": "archive", "uploaded_bytes": 50})
+    found = BackupUsage(None, "readable", layout="archive", time=NOW.isoformat(), total_bytes=100, name=name)
+    (backup,) = judge([made], answer=Answer((found,))).backups
+    assert (backup.label, backup.sent_bytes, backup.task) == (name, 50, key(1))
+    assert restore_command(backup, "/srv/orders").endswith(f"restore {URL}/{name} /srv/orders.restored")
+
+
 def test_unreachable() -> None:
     """A storage that cannot be read is never OK: what was reported is shown, and the state is unknown."""
     database = judge([event(1, 6)], [], schedule(6, -18), Answer(problem="it did not answer within 3 seconds"))
