@@ -46,13 +46,10 @@ def expect(times: Sequence[datetime], schedule: Schedule | None) -> Expectation 
     if not times:
         return None
     last = times[-1]
-    if schedule is not None and len(schedule.times) > 1:
+    following = schedule.following(last) if schedule is not None else ()
+    if schedule is not None and len(following) > 1:
         source = f"by the schedule of DAG {schedule.dag_id} ({schedule.summary})"
-        for before, due in pairwise(schedule.times):
-            if before <= last < due:
-                return Expectation(due - before, due, source)
-        interval = min(after - before for before, after in pairwise(schedule.times))
-        return Expectation(interval, last + interval, source)  # the scheduler lags behind, or was not there yet
+        return Expectation(following[1] - following[0], following[0], source)
     if len(times) < _MIN_BACKUPS:
         return None
     gaps = [(after - before).total_seconds() for before, after in pairwise(times)][-_MAX_INTERVALS:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -85,12 +85,12 @@ class Connection:
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a DAG runs: ``times`` of its scheduled runs so far and of the next, the oldest first."""
+    """When a DAG runs by itself: ``following`` gives the next two times after one; none where there is no telling."""
 
     dag_id: str
     summary: str
     is_paused: bool
-    times: tuple[datetime, ...] = ()
+    following: Callable[[datetime], Sequence[datetime]]
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
+import pendulum
 from airflow.models.asset import AssetAliasModel, AssetEvent
 from airflow.models.connection import Connection as AirflowConnection
 from airflow.models.dag import DagModel
-from airflow.models.dagrun import DagRun
+from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from airflow.utils.types import DagRunType
+from airflow.timetables.base import DataInterval, TimeRestriction
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
@@ -28,7 +31,7 @@ from airflow_provider_rocksdb.utils.errors import FAILURE_KEY
 
 _HORIZON = timedelta(days=90)
 _MAX_ROWS = 3000
-_MAX_RUNS = 20
+_LONG_BEFORE = timedelta(days=3650)  # some timetables take an interval that begins late for one that they made
 _MAX_XCOMS = 300
 _ENVIRONMENT = "AIRFLOW_CONN_"
 
@@ -111,17 +114,29 @@ def read_verified(session: Session, tasks: Collection[TaskKey]) -> dict[TaskKey,
 
 def read_schedules(session: Session, dag_ids: Collection[str]) -> dict[str, Schedule]:
     """Read when these DAGs run by themselves."""
-    found = {}
-    for dag in session.scalars(select(DagModel).where(DagModel.dag_id.in_(dag_ids))):
-        runs = (
-            select(DagRun.run_after)
-            .where(DagRun.dag_id == dag.dag_id, DagRun.run_type == DagRunType.SCHEDULED)
-            .order_by(DagRun.run_after.desc())
-            .limit(_MAX_RUNS)
+    rows = session.scalars(select(DagModel).where(DagModel.dag_id.in_(dag_ids)))
+    return {
+        row.dag_id: Schedule(
+            row.dag_id, row.timetable_summary or "none", bool(row.is_paused), partial(_follow, session, row.dag_id)
         )
-        known = (*session.scalars(runs), dag.next_dagrun_data_interval_start, dag.next_dagrun_create_after)
-        times = tuple(sorted({time for time in known if time is not None}))
-        found[dag.dag_id] = Schedule(dag.dag_id, dag.timetable_summary or "no schedule", bool(dag.is_paused), times)
+        for row in rows
+    }
+
+
+def _follow(session: Session, dag_id: str, after: datetime) -> list[datetime]:
+    """Ask a DAG's timetable itself: what Airflow's database calls the next run moves on with a DAG that is paused."""
+    dag = SerializedDagModel.get_dag(dag_id, session=session)
+    found: list[datetime] = []
+    with contextlib.suppress(Exception):  # a timetable may be anybody's code
+        for _ in range(2) if dag is not None else ():
+            last = pendulum.instance(found[-1] if found else after)
+            info = dag.timetable.next_dagrun_info(
+                last_automated_data_interval=DataInterval(last - _LONG_BEFORE, last),
+                restriction=TimeRestriction(earliest=None, latest=None, catchup=True),
+            )
+            if info is None:
+                break
+            found.append(info.run_after)
     return found
 
 

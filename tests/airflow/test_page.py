@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_rocksdb.links.rocksdb import HAS_PAGE, RocksDBBackupLink, page_link
 from airflow_provider_rocksdb.operators.base import RocksDBBaseOperator
 from airflow_provider_rocksdb.operators.rocksdb import RocksDBBackupOperator, RocksDBVerifyBackupOperator
+from tests.airflow import conftest
 
 RunDag = Callable[[DAG], Any]
 Connect = Callable[..., None]
@@ -48,6 +50,11 @@ def get(airflow_home: Path) -> Iterator[Get]:
             return client.request(method, path, headers=headers, follow_redirects=False)
 
         yield get
+
+
+@pytest.fixture
+def sync() -> Callable[[DAG], None]:
+    return conftest._sync
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +201,32 @@ def test_empty(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(app, "gather", lambda *_: [])
     assert "Back up a first database" in get("/rocksdb/").text
+
+
+@with_page
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        ("@hourly", ["2026-03-06T13:00", "2026-03-06T14:00"]),
+        ("30 2 * * 1-5", ["2026-03-09T02:30", "2026-03-10T02:30"]),
+        (timedelta(hours=6), ["2026-03-06T18:06", "2026-03-07T00:06"]),
+        (None, []),
+        ("@once", []),
+    ],
+)
+def test_schedule(airflow_home: Path, sync: Callable[[DAG], None], when: Any, expected: list[str]) -> None:
+    """When the next backup is due is asked of the DAG's own timetable, from the last one on: also of a paused DAG."""
+    from airflow.utils.session import create_session
+
+    from airflow_provider_rocksdb.plugins.queries import read_schedules
+
+    dag_id = "page_schedule_" + re.sub(r"\W", "_", str(when))
+    with DAG(dag_id, schedule=when, start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False) as dag:
+        RocksDBBackupOperator(task_id="backup")
+    sync(dag)
+    with create_session() as session:
+        times = read_schedules(session, [dag_id])[dag_id].following(datetime(2026, 3, 6, 12, 6, tzinfo=UTC))
+    assert [time.isoformat()[:16] for time in times] == expected
 
 
 @with_page
