@@ -127,8 +127,10 @@ def _follow(session: Session, dag_id: str, after: datetime) -> list[datetime]:
     """Ask a DAG's timetable itself: what Airflow's database calls the next run moves on with a DAG that is paused."""
     dag = SerializedDagModel.get_dag(dag_id, session=session)
     found: list[datetime] = []
+    if dag is None:
+        return found
     with contextlib.suppress(Exception):  # a timetable may be anybody's code
-        for _ in range(2) if dag is not None else ():
+        for _ in range(2):
             last = pendulum.instance(found[-1] if found else after)
             info = dag.timetable.next_dagrun_info(
                 last_automated_data_interval=DataInterval(last - _LONG_BEFORE, last),
