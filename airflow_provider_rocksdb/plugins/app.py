@@ -82,7 +82,7 @@ def _show(
 
 def _find(databases: list[Database], repository: str, connection: str) -> Database:
     for database in databases:
-        if database.url == repository if repository else connection in database.conn_ids:
+        if database.url == repository if repository else connection in database.named_by:
             return database
     raise HTTPException(404)
 

@@ -83,6 +83,11 @@ class Database:
         return (self.url or "").rstrip("/").rpartition("/")[2] or self.url or "unknown"
 
     @property
+    def named_by(self) -> set[str]:
+        """Connections by which it is known: also those that the viewer may not read, which tasks name."""
+        return {*self.conn_ids, *(event.text("rocksdb_conn_id") for event in self.events)}
+
+    @property
     def last_good(self) -> Backup | None:
         """The newest backup that nothing speaks against."""
         return next((backup for backup in self.backups if backup.is_good), None)
