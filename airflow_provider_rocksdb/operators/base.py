@@ -258,9 +258,7 @@ class RocksDBUploadOperator(RocksDBTransferOperator):
         from airflow_provider_rocksdb.core.progress import format_bytes
         from airflow_provider_rocksdb.core.upload import upload_checkpoint
 
-        self.log.info(
-            "Checking %s (level %s), then uploading what is new to %s", checkpoint_dir, self.level, storage[1]
-        )
+        self.log.info("Checking the checkpoint at level %s, then uploading what is new to %s", self.level, storage[1])
         done = upload_checkpoint(
             checkpoint_dir,
             *storage,
