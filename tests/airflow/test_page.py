@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import secrets
 import subprocess
@@ -160,6 +161,20 @@ def test_rights(
     monkeypatch.setattr(SimpleAuthManager, "is_authorized_dag", lambda *_, **__: False)
     assert get(path, "VIEWER").status_code == 404
     assert str(repository) not in get("/rocksdb/", "VIEWER").text
+
+
+@with_page
+def test_stored_connection(get: Get, tmp_path: Path) -> None:
+    """A connection of Airflow's database shows before anything uses it, to who may read connections alone."""
+    from airflow.models.connection import Connection
+    from airflow.utils.session import create_session
+
+    extra = json.dumps({"db_dir": str(tmp_path), "backup_dir": str(tmp_path / "stored")})
+    with create_session() as session:
+        session.add(Connection(conn_id="page_stored", conn_type="rocksdb", extra=extra))
+    assert "page_stored" in get("/rocksdb/").text
+    assert "page_stored" not in get("/rocksdb/", "VIEWER").text
+    assert get("/rocksdb/?connection=page_stored", "VIEWER").status_code == 404
 
 
 @with_page
