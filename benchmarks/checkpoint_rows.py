@@ -1,0 +1,107 @@
+"""Rows about making checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.databases import make_database
+from benchmarks.harness import OURS, Row, Sample, alternate, run
+from benchmarks.sizes import Bench
+
+WITHOUT, AGAIN = "the writer without it", "the same again"
+
+WRITER = """
+import sys, time
+from rocksdict import Options, Rdict, WriteBatch
+directory, seconds = sys.argv[1], float(sys.argv[2])
+options = Options(raw_mode=True)
+options.create_if_missing(True)
+database = Rdict(directory, options)
+value, number = bytes(100), 0
+print("ready", flush=True)
+sys.stdin.readline()
+end = time.monotonic() + seconds
+while time.monotonic() < end:
+    batch = WriteBatch(raw_mode=True)
+    for _ in range(100):
+        batch.put(b"%016d" % number, value)
+        number += 1
+    database.write(batch)
+print(number, flush=True)
+"""
+
+
+def idle(bench: Bench) -> Iterator[Row]:
+    """Yield the checkpoint of a database that nobody writes, by its number of SST files."""
+    database, made = bench.place("idle"), bench.place("checkpoint")
+    for count in bench.sizes.checkpoint_files:
+        make_database(database, count, 1000)
+        ours = [sys.executable, "-m", "benchmarks.ours", "checkpoint", str(database), str(made)]
+        theirs = [sys.executable, "-m", "benchmarks.theirs", "checkpoint", str(database), str(made)]
+        contenders = {
+            OURS: lambda command=ours: run(command, own_clock=True),
+            "rocksdict create_checkpoint, without the opening": lambda command=theirs: run(command, own_clock=True),
+            "cp -r": lambda: run(["cp", "-r", str(database), str(made)]),
+        }
+        samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _remove(made))
+        targets = {"rocksdict create_checkpoint, without the opening": 0.5}
+        yield Row(f"checkpoint of an idle database, {count:,} SST files", samples, targets)
+        _remove(made)
+        shutil.rmtree(database)
+
+
+def busy(bench: Bench) -> Iterator[Row]:
+    """Yield what a checkpoint costs the writer: seconds for a million keys, with one every second and without."""
+    seconds = bench.sizes.writer_seconds
+    contenders = {
+        OURS: lambda: _write(bench, seconds, checkpoints=True),
+        WITHOUT: lambda: _write(bench, seconds, checkpoints=False),
+        AGAIN: lambda: _write(bench, seconds, checkpoints=False),
+    }
+    samples = alternate(contenders, pairs=bench.sizes.pairs)
+    yield Row("a writer's million keys, checkpointed each second", samples)
+    spread = [a.seconds / b.seconds for a, b in zip(samples[WITHOUT], samples[AGAIN], strict=True)]
+    print(f"A/A: {statistics.median(spread):.2f} ({min(spread):.2f} to {max(spread):.2f})", flush=True)
+
+
+def _write(bench: Bench, seconds: float, *, checkpoints: bool) -> Sample:
+    """Let a process write as fast as it can; the sample's seconds are those for a million keys."""
+    database = bench.place("busy")
+    command = [sys.executable, "-c", WRITER, str(database), str(seconds)]
+    rounds, cpu = [], []
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None  # noqa: S101 -- for the type checker
+        assert child.stdout is not None  # noqa: S101 -- for the type checker
+        child.stdout.readline()
+        child.stdin.write("\n")
+        child.stdin.flush()
+        end = time.monotonic() + seconds - 0.5
+        while time.monotonic() < end:
+            time.sleep(min(1.0, max(0.0, end - time.monotonic())))
+            if checkpoints:
+                sample = _checkpoint(database, bench.place("checkpoint"))
+                rounds.append(sample.figures["rounds"])
+                cpu.append(sample.figures["work_cpu_milliseconds"])
+        keys = int(child.stdout.readline())
+    shutil.rmtree(database)
+    figures = {"keys_per_second": keys / seconds}
+    if rounds:
+        figures |= {"rounds": statistics.median(rounds), "work_cpu_milliseconds": statistics.median(cpu)}
+    return Sample(seconds / keys * 1e6, 0.0, 0, figures)
+
+
+def _checkpoint(database: Path, made: Path) -> Sample:
+    command = [sys.executable, "-m", "benchmarks.ours", "checkpoint", str(database), str(made)]
+    sample = run(command, own_clock=True)
+    _remove(made)
+    return sample
+
+
+def _remove(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,73 @@
+"""What is measured of this package: ``python -m benchmarks.ours VERB ARGUMENT…``, each in a process of its own.
+
+The last line of the output says how many seconds the work took, without the start of the interpreter, and what else is
+known: for a checkpoint its rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import fsspec
+
+from airflow_provider_rocksdb.core import (
+    DatabasePaths,
+    TransferOptions,
+    create_live_checkpoint,
+    restore_backup,
+    upload_checkpoint,
+    verify_backups,
+)
+
+
+def checkpoint(db_dir: str, checkpoint_dir: str) -> dict[str, float]:
+    """Create a live checkpoint."""
+    began = time.process_time()
+    rounds = create_live_checkpoint(DatabasePaths(db_dir), checkpoint_dir).rounds
+    return {"rounds": rounds, "work_cpu_milliseconds": (time.process_time() - began) * 1000}
+
+
+def upload(checkpoint_dir: str, storage: str, root: str, layout: str, workers: str) -> dict[str, float]:
+    """Upload a checkpoint."""
+    options = TransferOptions(max_workers=int(workers))
+    done = upload_checkpoint(checkpoint_dir, _open(storage), root, layout=layout, options=options)  # type: ignore[arg-type]  # of a command line
+    return {"sent_bytes": done.get("uploaded_bytes", done.get("archive_bytes", 0))}
+
+
+def restore(storage: str, root: str, db_dir: str, workers: str) -> dict[str, float]:
+    """Restore the newest backup."""
+    restore_backup(_open(storage), root, DatabasePaths(db_dir), options=TransferOptions(max_workers=int(workers)))
+    return {}
+
+
+def verify(storage: str, root: str, workers: str) -> dict[str, float]:
+    """Verify the newest backup's checksums."""
+    options = TransferOptions(max_workers=int(workers))
+    verify_backups(_open(storage), root, level="checksums", options=options).raise_for_state()
+    return {}
+
+
+def blocks(checkpoint_dir: str) -> dict[str, float]:
+    """Read every block of a checkpoint."""
+    from airflow_provider_rocksdb.core import check_completeness
+
+    answer = check_completeness(checkpoint_dir, level="blocks")
+    if answer.reason:
+        raise SystemExit(answer.reason)
+    return {}
+
+
+def _open(storage: str) -> Any:
+    options = json.loads(storage)
+    return fsspec.filesystem(options.pop("protocol"), **options)
+
+
+if __name__ == "__main__":
+    verb, *arguments = sys.argv[1:]
+    began = time.perf_counter()
+    verbs = {"checkpoint": checkpoint, "upload": upload, "restore": restore, "verify": verify, "blocks": blocks}
+    figures = verbs[verb](*arguments)
+    print(json.dumps({"seconds": time.perf_counter() - began, **figures}))

@@ -1,0 +1,205 @@
+"""Rows about moving backups: to a disk and to S3, the first, the second, and back."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.databases import checkpoint, make_database
+from benchmarks.harness import OURS, Row, Sample, alternate, run
+from benchmarks.latency_proxy import latency
+from benchmarks.sizes import Bench
+from benchmarks.storage import S3, rclone, s3_server, s5cmd
+from tests.programs import find_program
+
+LOCAL = json.dumps({"protocol": "file"})
+WORKERS = 4
+MILLISECONDS = 50
+
+
+def local(bench: Bench) -> Iterator[Row]:
+    """Yield a first backup to a disk beside ``ldb backup``, and its restore beside ``ldb restore``."""
+    database, source, repository, restored = map(bench.place, ("db", "checkpoint", "repository", "restored"))
+    stock, stock_source = bench.place("stock"), bench.place("stock-checkpoint")
+    make_database(database, bench.sizes.local_files, bench.sizes.local_file_bytes)
+    checkpoint(database, source)
+    _link(source, stock_source)
+    for workers in (1, 4):
+        contenders = {
+            OURS: _ours("upload", source, LOCAL, repository, "backup_engine", workers),
+            "ldb backup": _ldb("backup", f"--db={stock_source}", f"--backup_dir={stock}", f"--num_threads={workers}"),
+        }
+        samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _remove(repository, stock))
+        yield Row(f"first backup to a disk, {workers} at a time", samples, {"ldb backup": 1.0})
+    _ours("upload", source, LOCAL, repository, "backup_engine", WORKERS)()
+    contenders = {
+        OURS: _ours("restore", LOCAL, repository, restored, WORKERS),
+        "ldb restore": _ldb("restore", f"--db={restored}", f"--backup_dir={repository}", f"--num_threads={WORKERS}"),
+    }
+    samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _remove(restored))
+    yield Row("restore from a disk, CRC checked", samples, {"ldb restore": 1.0})
+    contenders = {
+        OURS: _ours("verify", LOCAL, repository, WORKERS),
+        "VerifyBackup": lambda: run([str(_verify_backup(bench)), str(repository), str(WORKERS)]),
+    }
+    yield Row("verify checksums on a disk", alternate(contenders, pairs=bench.sizes.pairs), {"VerifyBackup": 1.0})
+    _remove(database, source, repository, stock, stock_source, restored)
+
+
+def s3(bench: Bench) -> Iterator[Row]:
+    """Yield the first backup to S3 on loopback, its restore, and an archive."""
+    source = _make_checkpoint(bench, bench.sizes.s3_files, bench.sizes.local_file_bytes)
+    restored = bench.place("restored")
+    with s3_server(bench.place("s3") / "buckets") as server:
+        yield _first(bench, server, source, "first backup to S3", put=True)
+        _empty(server)
+        _ours("upload", source, server.options, "bucket/there", "backup_engine", WORKERS)()
+        contenders = {
+            OURS: _ours("restore", server.options, "bucket/there", restored, WORKERS),
+            "rclone copy": _program(rclone("copy", "there:bucket/there", str(restored), WORKERS), server),
+        }
+        samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _remove(restored))
+        yield Row("restore from S3, CRC checked", samples, {"rclone copy": 1.0})
+        tar = f"tar -C {shlex.quote(str(source))} -c . | zstd -q -T0"
+        rcat = f"{tar} | {find_program('rclone')} rcat there:bucket/a.tar.zst"
+        contenders = {
+            OURS: _ours("upload", source, server.options, "bucket/a.tar.zst", "archive", WORKERS),
+            "tar | zstd -T0 | rclone rcat": _program(["bash", "-o", "pipefail", "-c", rcat], server),
+        }
+        samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _empty(server))
+        yield Row("archive .tar.zst to S3", samples, {"tar | zstd -T0 | rclone rcat": 1.0})
+    _remove(bench.place("s3"), source, restored)
+
+
+def far(bench: Bench) -> Iterator[Row]:
+    """Yield first backups to S3 through 50 ms of latency: many small files, and few large ones."""
+    sizes = bench.sizes
+    for count, file_bytes in ((sizes.small_files, sizes.small_file_bytes), (sizes.large_files, sizes.large_file_bytes)):
+        source = _make_checkpoint(bench, count, file_bytes)
+        with s3_server(bench.place("s3") / "buckets") as server, latency(server.port, MILLISECONDS) as port:
+            what = f"first backup to S3, {MILLISECONDS} ms away, {count:,} files of {file_bytes / 1e6:g} MB"
+            yield _first(bench, S3(port, server.buckets), source, what, put=False)
+        _remove(bench.place("s3"), source)
+
+
+def second(bench: Bench) -> Iterator[Row]:
+    """Yield second backups: with nothing new to a disk and to S3 50 ms away, and with 1 % new."""
+    sizes = bench.sizes
+    database, sources = bench.place("db"), [bench.place(f"checkpoint-{number}") for number in range(3)]
+    make_database(database, sizes.unchanged_files, sizes.small_file_bytes)
+    for number, source in enumerate(sources):
+        if number == 2:
+            new = max(1, sizes.unchanged_files // 100)
+            make_database(database, new, sizes.small_file_bytes, first=sizes.unchanged_files)
+        checkpoint(database, source)
+    first, nothing_new, one_percent_new = sources
+    yield _second_local(bench, first, nothing_new)
+    with ExitStack() as stack:
+        server = stack.enter_context(s3_server(bench.place("s3") / "buckets"))
+        port = stack.enter_context(latency(server.port, MILLISECONDS))
+        for source, what in ((nothing_new, "nothing new"), (one_percent_new, "1 % new")):
+            yield _second_far(bench, S3(port, server.buckets), server, first, source, what)
+    _remove(bench.place("s3"), database, *sources)
+
+
+def _second_local(bench: Bench, first: Path, then: Path) -> Row:
+    repository, stock = bench.place("repository"), bench.place("stock")
+    first_stock, then_stock = _link(first, bench.place("stock-1")), _link(then, bench.place("stock-2"))
+
+    def ours(source: Path) -> Callable[[], Sample]:
+        return _ours("upload", source, LOCAL, repository, "backup_engine", WORKERS)
+
+    def theirs(source: Path) -> Callable[[], Sample]:
+        return _ldb("backup", f"--db={source}", f"--backup_dir={stock}", f"--num_threads={WORKERS}")
+
+    def prepare() -> None:
+        _remove(repository, stock)
+        ours(first)()
+        theirs(first_stock)()
+
+    contenders = {OURS: ours(then), "ldb backup": theirs(then_stock)}
+    samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=prepare)
+    _remove(repository, stock, first_stock, then_stock)
+    title = f"second backup to a disk, {bench.sizes.unchanged_files:,} files, nothing new"
+    return Row(title, samples, {"ldb backup": 1.0})
+
+
+def _second_far(bench: Bench, far_server: S3, server: S3, first: Path, then: Path, what: str) -> Row:
+    def prepare() -> None:
+        _empty(server)
+        _ours("upload", first, server.options, "bucket/ours", "backup_engine", WORKERS)()
+        _program(rclone("copy", str(first), "there:bucket/rclone", WORKERS), server)()
+
+    contenders = {
+        OURS: _ours("upload", then, far_server.options, "bucket/ours", "backup_engine", WORKERS),
+        "rclone copy": _program(rclone("copy", str(then), "there:bucket/rclone", WORKERS), far_server),
+    }
+    samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=prepare)
+    title = f"second backup to S3, {MILLISECONDS} ms away, {bench.sizes.unchanged_files:,} files, {what}"
+    return Row(title, samples, {"rclone copy": 1.0})
+
+
+def _first(bench: Bench, server: S3, source: Path, what: str, *, put: bool) -> Row:
+    contenders = {
+        OURS: _ours("upload", source, server.options, "bucket/there", "backup_engine", WORKERS),
+        "rclone copy": _program(rclone("copy", str(source), "there:bucket/there", WORKERS), server),
+        "s5cmd cp": _program(s5cmd(f"{source}/", "s3://bucket/there/", WORKERS), server),
+    }
+    targets = {"rclone copy": 1.0, "s5cmd cp": 1.0}
+    if put:
+        command = [sys.executable, "-m", "benchmarks.theirs", "put", str(source), server.options, "bucket/there"]
+        contenders["s3fs put"] = lambda: run(command)
+        targets["s3fs put"] = 1.9
+    samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _empty(server))
+    return Row(what, samples, targets)
+
+
+def _make_checkpoint(bench: Bench, count: int, file_bytes: int) -> Path:
+    database, made = bench.place("db"), bench.place("checkpoint")
+    make_database(database, count, file_bytes)
+    checkpoint(database, made)
+    shutil.rmtree(database)
+    return made
+
+
+def _ours(verb: str, *arguments: object) -> Callable[[], Sample]:
+    command = [sys.executable, "-m", "benchmarks.ours", verb, *map(str, arguments)]
+    return lambda: run(command)
+
+
+def _ldb(verb: str, *arguments: str) -> Callable[[], Sample]:
+    return lambda: run([find_program("ldb"), verb, *arguments, "--ignore_unknown_options"])
+
+
+def _program(command: list[str], server: S3) -> Callable[[], Sample]:
+    return lambda: run(command, env=server.env)
+
+
+def _link(source: Path, target: Path) -> Path:
+    """Make a copy for ldb, which opens what it backs up; the SST files are hard links."""
+    run(["cp", "-r", "--link", str(source), str(target)])
+    return target
+
+
+def _verify_backup(bench: Bench) -> Path:
+    """Compile stock RocksDB's verification (Debian: ``g++ librocksdb-dev``) once."""
+    program = bench.place("verify_backup")
+    if not program.exists():
+        source = Path(__file__).with_name("verify_backup.cc")
+        run(["g++", "-O2", "-std=c++17", "-o", str(program), str(source), "-lrocksdb"])
+    return program
+
+
+def _empty(server: S3) -> None:
+    _remove(server.buckets / "bucket")
+    (server.buckets / "bucket").mkdir()
+
+
+def _remove(*directories: Path) -> None:
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
