@@ -89,7 +89,7 @@ def test_whole_dag(run_dag: RunDag, connect: Connect, live_db: Path, tmp_path: P
     assert [name for name in os.listdir(f"{live_db}.checkpoints") if name.startswith("whole__")] == []
     done, message = RocksDBHook().test_connection()
     assert done
-    assert f"{repository}: 2 backups, the newest is 2" in message
+    assert f"Backup repository {repository}: the newest backup 2 is " in message
     assert restore(repository, tmp_path / "restored") == 1100
 
 

@@ -250,7 +250,7 @@ def test_blob_files(tmp_path: Path, target: str) -> None:
 
 def test_reading_blocks_of_a_scratch_directory(db_dir: str) -> None:
     """The reader of blocks, run as a program, answers with one line of JSON."""
-    command = [sys.executable, "-m", database_module.__name__, db_dir]
+    command = [sys.executable, "-m", database_module.__name__, db_dir, "0"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == '{"state": "complete", "reason": ""}'
     main, _ = Options.load_latest(db_dir)

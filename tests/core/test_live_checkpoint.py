@@ -32,6 +32,7 @@ from airflow_provider_rocksdb.core.errors import (
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records
 from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 from airflow_provider_rocksdb.core.paths import DatabasePaths
+from airflow_provider_rocksdb.core.progress import format_bytes
 from tests.core.databases import (
     build,
     build_configured,
@@ -128,7 +129,8 @@ def test_a_stopped_database(db_dir: str, target: str, caplog: pytest.LogCaptureF
     assert os.path.samefile(f"{db_dir}/{sst}", f"{target}/{sst}")
     (wal,) = names(target, ".log")
     assert not os.path.samefile(f"{db_dir}/{wal}", f"{target}/{wal}")
-    assert f"Checkpoint {target}: {made.file_count} files, {made.total_bytes} bytes, {made.copied_bytes}" in caplog.text
+    sizes = f"{format_bytes(made.total_bytes)}, of which {format_bytes(made.copied_bytes)} are copies"
+    assert f"Checkpoint {target}: {made.file_count} files, {sizes}" in caplog.text
     assert made.db_id == Path(db_dir, "IDENTITY").read_text()
     for name in ("IDENTITY", "rocksdict-config.json"):
         assert Path(target, name).read_bytes() == Path(db_dir, name).read_bytes()

@@ -21,6 +21,7 @@ NAMES = [name for names in HOSTS.values() for name in names]
 
 def check_run(fleet: Fleet, run: Run, acknowledged: dict[str, int], scratch: Path) -> None:
     """Check that each database has one more backup, made on its host, which holds what was acknowledged before."""
+    wait_for(lambda: not fleet.cluster.runs(run.dag_id, "queued", "running"), "runs that the schedule has started")
     for host, names in HOSTS.items():
         for index, name in enumerate(names):
             backup_id = run.result(f"{host}.backup", index)["backup_id"]
