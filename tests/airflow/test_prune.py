@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -107,3 +108,15 @@ def test_long_lists_are_cut(monkeypatch: pytest.MonkeyPatch, run_dag: RunDag, re
     result = run_dag(prune_dag("cut", backup_dir=str(repository), keep_last=1)).xcom("prune")
     assert [item["backup_id"] for item in result["plan"]] == [3, 2]
     assert result["left_out"] == {"plan": 1}
+
+
+def test_maintenance(run_dag: RunDag, repository: Path, connect: Callable[..., None]) -> None:
+    """The example's DAGs verify a part of the repository, restore its newest backup, and prune it."""
+    connect("rocksdb_default", "rocksdb", extra={"backup_dir": str(repository)})
+    example = Path(__file__).parent.parent.parent / "example_dags" / "example_rocksdb_maintenance.py"
+    dags = runpy.run_path(str(example))
+    runs = {name: run_dag(dags[name]) for name in ("verify", "drill", "prune")}
+    assert {run.state for run in runs.values()} == {"success"}
+    assert runs["verify"].xcom("verify")["level"] == "checksums"
+    assert runs["drill"].xcom("restore")["backup_ids"] == [3]
+    assert runs["prune"].xcom("prune")["removed_backups"] == []
