@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from dataclasses import replace
@@ -73,6 +74,7 @@ print(decode_process(arguments["record"].encode()).is_gone())
             {"x": 1},
         )
     ],
+    ids=itertools.count(),  # the content names this process, which every worker of xdist has another of
 )
 def test_what_is_no_record(data: bytes) -> None:
     """Anything else is no record; a pid that would stand for a group, or all, is none either."""
