@@ -120,9 +120,9 @@ def _make(directory: Path, silent_port: int) -> Site:
     return site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    """Have an Airflow with databases in each state, for the whole session."""
+    """Have an Airflow with databases in each state, for all tests of a module."""
     require_namespaces()
     with contextlib.ExitStack() as stack:
         place = tempfile.TemporaryDirectory(prefix="site-", ignore_cleanup_errors=True)

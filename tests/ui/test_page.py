@@ -26,9 +26,9 @@ SANDBOX = "An iframe which has both allow-scripts and allow-same-origin"  # Airf
 Open = Callable[..., Any]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def chromium() -> Iterator[Any]:
-    """Have the system's browser; its driver downloads none."""
+    """Have the system's browser, whose driver downloads none; it runs an event loop in this thread until it ends."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     program = find_program("chromium")
     with sync_api.sync_playwright() as playwright:
