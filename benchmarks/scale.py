@@ -248,9 +248,11 @@ def make_inventory(directory: Path, sample: Sample, files: int) -> Inventory:
         else:
             os.link(origin, path)
         found.append(DatabaseFile(path.name, str(path), sample.size, FileType.TABLE))
+    manifest = directory / "MANIFEST-000001"
+    manifest.write_bytes(b"manifest")
     found += [
         DatabaseFile("CURRENT", "", 16, FileType.CURRENT, b"MANIFEST-000001\n"),
-        DatabaseFile("MANIFEST-000001", "", 8, FileType.DESCRIPTOR, b"manifest"),
+        DatabaseFile(manifest.name, str(manifest), manifest.stat().st_size, FileType.DESCRIPTOR),
     ]
     return Inventory(SOURCE.db_dir, SOURCE.db_id, 2**40, tuple(found), (), None)
 

@@ -18,7 +18,6 @@ from airflow_provider_rocksdb.core.errors import AccessError, CancelledError, Co
 from airflow_provider_rocksdb.core.format.filename import (
     FileType,
     leveldb_table_file_name,
-    parse_wal_file_name,
     wal_file_name,
 )
 from airflow_provider_rocksdb.core.live_database import ARCHIVE_DIR, LiveFile, MovedOn
@@ -66,15 +65,16 @@ class FileCapture:
                 continue
             if self._stop is not None and self._stop.is_set():
                 raise CancelledError(f"{self._directory}: stopped while linking; nothing is left")
-            name, kind, size = self._capture_any(file)
+            try:
+                name, kind, size = self._capture(file, file.name)
+            except FileNotFoundError:
+                name, kind, size = self._capture_ldb(file)
             self._done[file.name] = (name, size, kind)
             if size != file.size:
                 path = f"{file.directory}/{name}"
                 raise CorruptionError(f"{path}: damaged: expected {file.size} bytes (MANIFEST), got {size}")
 
-    def _capture_any(self, file: LiveFile) -> tuple[str, CopyKind, int]:
-        with contextlib.suppress(FileNotFoundError):
-            return self._capture(file, file.name)
+    def _capture_ldb(self, file: LiveFile) -> tuple[str, CopyKind, int]:
         if file.type is FileType.TABLE:
             with contextlib.suppress(FileNotFoundError):
                 return self._capture(file, leveldb_table_file_name(int(file.name.partition(".")[0])))
@@ -182,6 +182,7 @@ class WalCapture:
         self._directory = directory
         self._stop = stop
         self._pinned: list[tuple[int, str, int, int]] = []  # number, path, descriptor, noted size; newest first
+        self._targets: set[str] = set()  # copies that are here, whole or not
         self.copied: list[WalContent] = []
         self.damage: list[str] = []
 
@@ -218,12 +219,14 @@ class WalCapture:
             self.damage.append(gap)
 
     def _remove_copies(self) -> None:
-        for entry in os.listdir(self._directory):
-            if parse_wal_file_name(entry) is not None:
-                os.unlink(os.path.join(self._directory, entry))
+        for target in self._targets:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(target)
+        self._targets.clear()
 
     def _copy(self, number: int, path: str, descriptor: int, size: int) -> WalContent:
         target = os.path.join(self._directory, wal_file_name(number))
+        self._targets.add(target)
         for attempt in range(_DAMAGE_TRIES):
             if attempt:  # a write in place (a recycled WAL) may have been seen half done
                 time.sleep(_DAMAGE_PAUSE_SECONDS)

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.errors import (
@@ -23,8 +23,7 @@ _FORMAT = 1
 CopyKind = Literal["link", "reflink", "copy", "written"]
 
 
-@dataclass(frozen=True)
-class CheckpointFile:
+class CheckpointFile(NamedTuple):
     """A file of a checkpoint; size in bytes; kind: how its content got there."""
 
     name: str
@@ -92,7 +91,8 @@ class Checkpoint:
 
     def to_json(self) -> bytes:
         """Content of ``checkpoint.json``: a value a line, in a way that is fast with many files."""
-        values = {**asdict(replace(self, files=())), "files": [vars(file) for file in self.files]}
+        files = [{"name": name, "size": size, "kind": kind} for name, size, kind in self.files]
+        values = {**asdict(replace(self, files=())), "files": files}
         text = json.dumps({"format": _FORMAT, **values}, separators=(",\n", ": "), ensure_ascii=True)
         return text.removesuffix("}").encode() + RECORD_END
 

@@ -130,12 +130,12 @@ def options_wal_dir(db_dir: str, options: OptionsFile | None) -> str:
 
 
 def _find_wals(directory: str) -> dict[int, str]:
-    wals: dict[int, str] = {}
-    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
-        for entry in entries:
-            if (number := parse_wal_file_name(entry.name)) is not None:
-                wals[number] = entry.path
-    return wals
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return {}
+    parsed = ((parse_wal_file_name(name), name) for name in names)
+    return {number: os.path.join(directory, name) for number, name in parsed if number is not None}
 
 
 class LiveDatabase:
@@ -150,6 +150,7 @@ class LiveDatabase:
         self.paths = paths
         self.db_dir = paths.db_dir
         _check_directory(self.db_dir)
+        self.options_name, self.options = "", None
         self.options_name, self.options = self.read_options()
         self.wal_dir = self._find_wal_dir()
         self._descriptor: int | None = None
@@ -172,6 +173,8 @@ class LiveDatabase:
             name = newest_options(os.listdir(self.db_dir))
             if name is None:
                 return "", None
+            if name == self.options_name:  # it got its name when it was whole, and no other gets the number
+                return name, self.options
             with contextlib.suppress(FileNotFoundError):  # replaced by a newer one meanwhile
                 options = OptionsFile(durable.read_small_file(os.path.join(self.db_dir, name)), f"{self.db_dir}/{name}")
                 if "true" in options.family_options("enable_blob_direct_write"):

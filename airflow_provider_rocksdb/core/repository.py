@@ -40,7 +40,12 @@ from airflow_provider_rocksdb.core.errors import (
 from airflow_provider_rocksdb.core.format.backup_meta import BackupFile, BackupMeta, encode_backup_meta
 from airflow_provider_rocksdb.core.inventory import DatabaseFile, Inventory
 from airflow_provider_rocksdb.core.parallel import run_briefly
-from airflow_provider_rocksdb.core.repository_files import find_checksums, is_shared, name_shared_files
+from airflow_provider_rocksdb.core.repository_files import (
+    find_checksums,
+    find_session_ids,
+    is_shared,
+    name_shared_files,
+)
 from airflow_provider_rocksdb.core.repository_layout import (
     CLAIM_PREFIX,
     META,
@@ -157,7 +162,8 @@ class _Backup:
         try:
             self._claim()
             files = [file for file in self.inventory.files if is_shared(file)]
-            shared = name_shared_files(files, self._remembered(), self.options, self.stop)
+            known = find_session_ids(self.inventory.files, self.present)
+            shared = name_shared_files(files, known, self._remembered(), self.options, self.stop)
             own = [self._own_item(file) for file in self.inventory.files if not is_shared(file)]
             extras = [self._own_item(file) for file in self.inventory.extras]
             self._upload([item for item in shared.items if self.present.get(item.name) != item.size])

@@ -41,6 +41,7 @@ _MAX_METADATA_BYTES = 1024 * 1024  # BackupEngine: kMaxAppMetaSize
 _MAX_REMEMBERED = 10_000  # ours: files whose checksum is remembered, so that metadata stays far below that
 _ID_IN_NAME = re.compile(r"\.?([1-9][0-9]{0,9})(\..*)?", re.DOTALL)
 _SIZED_NAME = re.compile(r"[0-9]{1,20}_(?:s[0-9A-Z]+|([0-9]{1,10}))_([0-9]{1,19})\.[a-z]+")
+_SESSION_NAME = re.compile(r"([0-9]{1,20})_s([0-9A-Z]+)_([0-9]{1,19})(\.[a-z]+)")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 _INCOMING = re.compile(r".+\.[0-9a-f]{12}")
 _CRC_NAME = re.compile(r"([0-9]{6,20})_([0-9]{1,10})_([0-9]{1,19})\.(blob|sst|ldb)")
@@ -72,6 +73,12 @@ def read_shared_name(path: str) -> tuple[int | None, int | None]:
     """CRC32C and size that the name of a file in ``shared_checksum/`` tells; None for what it does not."""
     match = _SIZED_NAME.fullmatch(path.removeprefix(f"{SHARED}/"))
     return (int(match[1]) if match[1] else None, int(match[2])) if match else (None, None)
+
+
+def read_session_name(path: str) -> tuple[str, int, str] | None:
+    """RocksDB's name of a file in ``shared_checksum/``, its size and its session id; None when its name tells none."""
+    match = _SESSION_NAME.fullmatch(path.removeprefix(f"{SHARED}/"))
+    return (match[1] + match[4], int(match[3]), match[2]) if match else None
 
 
 def mark_name(path: str) -> str:

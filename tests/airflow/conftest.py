@@ -157,11 +157,16 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return connect
 
 
+_modules: dict[str, str] = {}  # DAG id -> test module
+
+
 @pytest.fixture
 def run_dag(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[DAG], Run]:
     """Run a DAG in this process, to its end."""
 
     def run(dag: DAG) -> Run:
+        module = os.environ["PYTEST_CURRENT_TEST"].partition("::")[0]
+        assert _modules.setdefault(dag.dag_id, module) == module, "Airflow 3.1 keeps a DAG by its id: take another"
         _sync(dag)
         capfd.readouterr()
         caplog.clear()

@@ -112,8 +112,8 @@ def test_failure_leaves_no_checkpoint(run_dag: RunDag, stopped_db: Path, tmp_pat
     other = tmp_path / "other"
     code = "import sys; from rocksdict import Rdict; Rdict(sys.argv[1])[1] = 2"
     subprocess.run([sys.executable, "-c", code, str(other)], check=True)
-    assert run_dag(backup_dag("other", db_dir=str(other), backup_dir=str(repository))).state == "success"
-    run = run_dag(backup_dag("refused", db_dir=str(stopped_db), backup_dir=str(repository), retries=2))
+    assert run_dag(backup_dag("backup_other", db_dir=str(other), backup_dir=str(repository))).state == "success"
+    run = run_dag(backup_dag("backup_refused", db_dir=str(stopped_db), backup_dir=str(repository), retries=2))
     assert run.tries == {"backup": ("failed", 1)}
     assert "RepositoryMismatchError" in run.log
     assert not Path(f"{stopped_db}.checkpoints").exists()

@@ -110,7 +110,7 @@ def test_s3_round_trip(
 def test_replace(run_dag: RunDag, repository: Path, stopped_db: Path, options: dict[str, Any]) -> None:
     """A database that is there is refused at the first try, and untouched, until it may be replaced."""
     arguments = {"db_dir": str(stopped_db), "backup_dir": str(repository)}
-    run = run_dag(restore_dag("refused", retries=2, **arguments))
+    run = run_dag(restore_dag("restore_refused", retries=2, **arguments))
     assert run.tries == {"restore": ("failed", 1)}
     assert "ExistsError" in run.log
     assert count(stopped_db) == 1100
@@ -154,8 +154,8 @@ def test_killed(run_dag: RunDag, repository: Path, tmp_path: Path, killed_when: 
     target = tmp_path / "place" / "restored"
     killed_when(Path(f"{target}.tmp"))
     arguments = {"db_dir": str(target), "backup_dir": str(repository)}
-    run = run_dag(restore_dag("killed", max_bytes_per_second=200, **arguments))
+    run = run_dag(restore_dag("restore_killed", max_bytes_per_second=200, **arguments))
     assert run.tries == {"restore": ("failed", 1)}
     assert os.listdir(target.parent) == []
-    assert run_dag(restore_dag("killed_again", **arguments)).state == "success"
+    assert run_dag(restore_dag("restore_killed_again", **arguments)).state == "success"
     assert count(target) == 1100

@@ -153,7 +153,7 @@ def test_could_not_check(run_dag: RunDag, checkpoint_dir: Path, mode: dict[str, 
 @mode
 def test_another_host(run_dag: RunDag, tmp_path: Path, mode: dict[str, Any]) -> None:
     """A checkpoint that another host made and that is not visible here is not waited for: the error names both."""
-    with DAG("elsewhere", schedule=None) as dag:
+    with DAG("sensor_elsewhere", schedule=None) as dag:
         RocksDBCheckpointSensor(
             task_id="wait",
             checkpoint_dir="{{ {'checkpoint_dir': '/nowhere', 'hostname': 'worker-7'} }}",

@@ -178,7 +178,7 @@ def test_archive_layout(
     subprocess.run(["tar", "-xf", archive, "-C", tmp_path / "back"], check=True)
     assert sorted(os.listdir(tmp_path / "back")) == sorted([*os.listdir(checkpoint_dir), "checkpoint-files.json"])
     named = upload_dag("named", checkpoint_dir, f"{tmp_path}/{{{{ run_id }}}}.tar.gz", layout="archive")
-    runs = [run_dag(named), run_dag(upload_dag("again", checkpoint_dir, s3_server.url, **options))]
+    runs = [run_dag(named), run_dag(upload_dag("upload_again", checkpoint_dir, s3_server.url, **options))]
     assert [run.xcom("upload")["reused"] for run in runs] == [False, True]
     assert (tmp_path / f"{runs[0].run_id}.tar.gz").is_file()
 
@@ -234,7 +234,7 @@ def test_another_database(run_dag: RunDag, checkpoint_dir: Path, stopped_db: Pat
     repository = tmp_path / "repository"
     assert run_dag(upload_dag("mine", checkpoint_dir, repository)).state == "success"
     create_live_checkpoint(DatabasePaths(str(stopped_db)), str(tmp_path / "other"))
-    run = run_dag(upload_dag("other", tmp_path / "other", repository, retries=2))
+    run = run_dag(upload_dag("upload_other", tmp_path / "other", repository, retries=2))
     assert run.tries == {"upload": ("failed", 1)}
     assert "RepositoryMismatchError" in run.log
     assert run_dag(upload_dag("allowed", tmp_path / "other", repository, allow_other_source=True)).state == "success"
@@ -242,7 +242,7 @@ def test_another_database(run_dag: RunDag, checkpoint_dir: Path, stopped_db: Pat
 
 def test_another_host(run_dag: RunDag, tmp_path: Path) -> None:
     """A checkpoint that another host made and that is not visible here is an error that names both, and the way out."""
-    with DAG("elsewhere", schedule=None) as dag:
+    with DAG("upload_elsewhere", schedule=None) as dag:
         RocksDBToFsspecOperator(
             task_id="upload",
             checkpoint_dir={"checkpoint_dir": str(tmp_path / "ck"), "hostname": "worker-7"},
@@ -267,9 +267,9 @@ def test_killed(run_dag: RunDag, checkpoint_dir: Path, tmp_path: Path, killed_wh
     repository = tmp_path / "repository"
     killed_when(repository / "private" / "1")
     began = time.monotonic()
-    run = run_dag(upload_dag("killed", checkpoint_dir, repository, max_bytes_per_second=200))
+    run = run_dag(upload_dag("upload_killed", checkpoint_dir, repository, max_bytes_per_second=200))
     assert time.monotonic() - began < 30  # at that rate it takes more than a minute
     assert run.tries == {"upload": ("failed", 1)}
     assert run.xcom("upload") is None
     assert not list((repository / "meta").glob("*"))
-    assert run_dag(upload_dag("killed_again", checkpoint_dir, repository)).xcom("upload")["backup_id"] == 1
+    assert run_dag(upload_dag("upload_killed_again", checkpoint_dir, repository)).xcom("upload")["backup_id"] == 1

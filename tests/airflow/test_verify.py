@@ -89,7 +89,7 @@ def test_whole(
     repository.back_up()
     repository.back_up()
     (tmp_path / "scratch").mkdir()
-    run = run_dag(verify_dag("whole", repository.path, scratch_dir=str(tmp_path / "scratch"), **options))
+    run = run_dag(verify_dag("verify_whole", repository.path, scratch_dir=str(tmp_path / "scratch"), **options))
     assert run.state == "success"
     result = run.xcom("verify")
     assert (result["state"], result["backup_ids"], result["read_share"]) == ("complete", backups, share)
@@ -132,7 +132,7 @@ def test_no_backup(run_dag: RunDag, tmp_path: Path) -> None:
 def test_could_not_check(run_dag: RunDag, repository: Repository) -> None:
     """What could not be checked fails the task, and is tried again."""
     repository.back_up()
-    run = run_dag(verify_dag("unchecked", repository.path, level="restore", check_timeout_seconds=0, retries=1))
+    run = run_dag(verify_dag("backup_unchecked", repository.path, level="restore", check_timeout_seconds=0, retries=1))
     assert run.tries == {"verify": ("failed", 2)}
     assert "could not check: meta/1" in run.log
 
@@ -148,7 +148,7 @@ def test_could_not_check(run_dag: RunDag, repository: Repository) -> None:
 def test_arguments(run_dag: RunDag, repository: Repository, options: dict[str, Any], message: str) -> None:
     """What is asked for and impossible fails at the first try, and not when the DAG is read."""
     repository.back_up()
-    run = run_dag(verify_dag("arguments", repository.path, retries=1, **options))
+    run = run_dag(verify_dag("backup_arguments", repository.path, retries=1, **options))
     assert run.tries == {"verify": ("failed", 1)}
     assert message in run.log
 
@@ -208,7 +208,7 @@ def test_found(run_dag: RunDag, repository: Repository, mode: dict[str, Any]) ->
 def test_waits(run_dag: RunDag, repository: Repository, mode: dict[str, Any]) -> None:
     """A backup that is not there yet is waited for, and the log says what is missing."""
     Waiting.meanwhile.append(repository.back_up)
-    run = run_dag(wait_dag("waits", repository.path, Waiting, **HURRY, **mode))
+    run = run_dag(wait_dag("backup_waits", repository.path, Waiting, **HURRY, **mode))
     assert run.state == "success"
     assert f"{repository.path} has not what is waited for: a complete backup: there is none at all" in run.log
 
@@ -230,11 +230,11 @@ def test_time_out(run_dag: RunDag, repository: Repository, mode: dict[str, Any])
     """When time is up, the error says what was wanted, and what there was; with soft_fail it is a skip."""
     repository.back_up()
     options = {"newer_than": "{{ dag_run.start_date }}", **mode}  # the backup was there before
-    run = run_dag(wait_dag("time_out", repository.path, retries=1, **IMPATIENT, **options))
+    run = run_dag(wait_dag("backup_time_out", repository.path, retries=1, **IMPATIENT, **options))
     assert run.tries == {"wait": ("failed", 1)}
     assert "Still missing: a complete backup newer than 20" in run.log
     assert "backup 1 is of 20" in run.log
-    run = run_dag(wait_dag("soft", repository.path, soft_fail=True, **IMPATIENT, **options))
+    run = run_dag(wait_dag("backup_soft", repository.path, soft_fail=True, **IMPATIENT, **options))
     assert run.states == {"wait": "skipped"}
 
 
@@ -249,7 +249,7 @@ def test_corrupt(run_dag: RunDag, repository: Repository, mode: dict[str, Any], 
 
     Waiting.meanwhile.append(damage)
     options = {softness: True} if softness else {}
-    run = run_dag(wait_dag("corrupt", repository.path, Waiting, retries=2, **HURRY, **options, **mode))
+    run = run_dag(wait_dag("backup_corrupt", repository.path, Waiting, retries=2, **HURRY, **options, **mode))
     assert run.tries == {"wait": ("failed", 1)}
     assert f"{repository.path} is corrupt: a complete backup: backup 1: " in run.log
 

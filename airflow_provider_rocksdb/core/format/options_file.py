@@ -25,12 +25,13 @@ _COMMENT = re.compile(rb"(?<!\\)#.*", re.DOTALL)
 _SECTION = re.compile(rb'\[\s*+([A-Za-z]++)(?:/[^"\]]*+|\s*+)(?:"(.*)"[^"\]]*+)?\]', re.DOTALL)
 _EMPTIED = (b"wal_dir", b"db_log_dir")
 _FAMILY_SECTIONS = (b"CFOptions", b"TableOptions")
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _UNESCAPE = {b"n": b"\n", b"r": b"\r"}
 
 
 def _strip(line: bytes) -> bytes:
     """Return what counts of a line (``RocksDBOptionsParser::TrimAndRemoveComment``)."""
-    return _COMMENT.sub(b"", line).strip()
+    return (_COMMENT.sub(b"", line) if b"#" in line else line).strip()
 
 
 def _statement(line: bytes) -> tuple[bytes, bytes]:
@@ -40,7 +41,7 @@ def _statement(line: bytes) -> tuple[bytes, bytes]:
 
 
 def _unescape(data: bytes) -> bytes:
-    return re.sub(rb"\\(.)", lambda match: _UNESCAPE.get(match[1], match[1]), data, flags=re.DOTALL)
+    return _ESCAPED.sub(lambda match: _UNESCAPE.get(match[1], match[1]), data)
 
 
 def _escape(data: bytes) -> bytes:
@@ -58,7 +59,7 @@ class OptionsFile:
     def __init__(self, data: bytes, name: str = "OPTIONS") -> None:
         self._sections: list[tuple[bytes, bytes, list[bytes]]] = [(b"", b"", [])]
         for line in data.removesuffix(b"\n").split(b"\n"):
-            match = _SECTION.fullmatch(_strip(line))
+            match = _SECTION.fullmatch(_strip(line)) if b"[" in line else None
             if match:
                 self._sections.append((match[1], _unescape(match[2] or b""), []))
             self._sections[-1][2].append(line)
