@@ -8,6 +8,7 @@ the DAG and prints what came of it.
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from typing import Any
 
 if __name__ == "__main__":  # before Airflow is imported: it gets a home of its own
@@ -54,7 +55,11 @@ def to_parquet(triggering_asset_events: Any = None, outlet_events: Any = None) -
     return result
 
 
-with DAG("example_rocksdb_to_parquet", schedule=[REPOSITORY], catchup=False, max_active_runs=1) as dag:
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+with DAG(
+    "example_rocksdb_to_parquet", schedule=[REPOSITORY], start_date=START, catchup=False, max_active_runs=1
+) as dag:
     to_parquet()
 
 if __name__ == "__main__":
