@@ -135,6 +135,36 @@ def test_bad_metadata(inventory: Inventory, repository: str, metadata: dict[str,
     assert not os.path.exists(repository)
 
 
+def test_known_files_are_not_read(database: Rdict, inventory: Inventory, repository: str, tmp_path: Path) -> None:
+    """A second backup reads no SST file that is there already, not even its end; a third sends the new one."""
+    create_backup(inventory, LOCAL, repository)
+    again = take(str(tmp_path / "db"), str(tmp_path / "again"))
+    tables = [file for file in again.files if file.type is FileType.TABLE]
+    for file in tables:
+        os.unlink(file.path)  # it is a link to the database's
+        Path(file.path).write_bytes(bytes(file.size))
+    result = create_backup(again, LOCAL, repository)
+    assert result.reused_files == len(tables) == 1
+    assert restore_with_ldb(repository, tmp_path / "restored") == 1500
+    grow(database, 1500, 2000)
+    grown = take(str(tmp_path / "db"), str(tmp_path / "grown"))
+    assert create_backup(grown, LOCAL, repository).reused_files == 1
+    assert restore_with_ldb(repository, tmp_path / "restored_again") == 2000
+
+
+def test_file_of_another_session(inventory: Inventory, repository: str, tmp_path: Path) -> None:
+    """A file of the same number and size that another session wrote is not taken for this one."""
+    create_backup(inventory, LOCAL, repository)
+    shared = Path(repository, "shared_checksum")
+    (name,) = os.listdir(shared)
+    number, session, size = name.split("_")
+    other = "s" + ("0" if session[-1] != "0" else "1").join([session[1:-1], ""])
+    (shared / name).rename(shared / f"{number}_{other}_{size}")
+    assert create_backup(inventory, LOCAL, repository).reused_files == 0
+    assert sorted(os.listdir(shared)) == sorted([name, f"{number}_{other}_{size}"])
+    assert restore_with_ldb(repository, tmp_path / "restored") == 1500
+
+
 def test_increment(database: Rdict, inventory: Inventory, repository: str, tmp_path: Path) -> None:
     """A second backup sends the new SST file and its own small files; both backups restore to what they were."""
     create_backup(inventory, LOCAL, repository)
