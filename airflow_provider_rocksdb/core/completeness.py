@@ -217,7 +217,7 @@ def _judge_wals(found: Inspection, contents: list[WalContent]) -> None:
 
 
 def _check_blocks(found: Inspection, timeout_seconds: float, stop: threading.Event | None) -> None:
-    assert found.snapshot is not None  # noqa: S101 -- the check was complete
+    assert found.snapshot is not None and found.reader is not None  # noqa: S101, PT018 -- the check was complete
     directory = found.place.name
     if not isinstance(found.place, LocalDirectory):
         found.add(
@@ -228,6 +228,7 @@ def _check_blocks(found: Inspection, timeout_seconds: float, stop: threading.Eve
     state, reason = scratch.read_blocks(
         directory,
         found.snapshot,
+        found.reader.version,
         [os.path.join(directory, name) for name in files],
         sequence_number=found.sequence_number,
         timeout_seconds=timeout_seconds,
@@ -236,7 +237,7 @@ def _check_blocks(found: Inspection, timeout_seconds: float, stop: threading.Eve
     if state == State.COULD_NOT_CHECK and found.has_moved():
         reason = f"{directory}: the database moved on while its blocks were read; check a checkpoint of it: {reason}"
     if state != State.COMPLETE:
-        found.add(State(state), reason)
+        found.add(state, reason)
     else:
         found.read.update(found.used)
 

@@ -1,6 +1,8 @@
 """Opening a database with rocksdict: the one module that imports it.
 
-Run as a program with a scratch directory, it reads every block and prints ``{"state": …, "reason": …}``.
+Run as a program with a scratch directory, it reads every block of the key ranges that it is given on standard input,
+``{"sequence_number": …, "ranges": {"<column family>": ["<hex>" or null, "<hex>" or null] or null, …}}``, and prints
+``{"state": …, "reason": …}``.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from airflow_provider_rocksdb.core.live_database import MovedOn, Snapshot, open_
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 CONFIG_NAME = "rocksdict-config.json"
+KeyRange = tuple[bytes | None, bytes | None]  # from the first key on, up to but without the second; None: the end
 
 _MAX_OPEN_FILES = 256  # each holds its index and filter in memory
-_READAHEAD_BYTES = 2 * 1024 * 1024
 
 _NOT_DAMAGE = re.compile(
     "unknown|unsupported|not supported|newer version|merge.?operator|comparator|not compressed|IO error", re.IGNORECASE
@@ -182,10 +184,11 @@ def _wal_numbers(files: list[CheckpointFile]) -> list[int]:
     return sorted(name.number for name in parsed if name and name.type is FileType.WAL)
 
 
-def read_all_blocks(directory: str, sequence_number: int) -> tuple[str, str]:
-    """Read every key and value of every column family; returns a state by its value, and the reason.
+def read_ranges(directory: str, sequence_number: int, ranges: Mapping[str, KeyRange | None]) -> tuple[str, str]:
+    """Read every key and value of column families; returns a state by its value, and the reason.
 
     :param sequence_number: of the last write that the files hold.
+    :param ranges: by column family, None for nothing of it; one that is not named is read whole.
 
     Never asks for a decoded value: in rocksdict's own mode that would unpickle what an untrusted backup holds.
     """
@@ -193,21 +196,17 @@ def read_all_blocks(directory: str, sequence_number: int) -> tuple[str, str]:
 
     try:
         names = rocksdict.Rdict.list_cf(directory)
-    except Exception as error:  # noqa: BLE001 -- rocksdict raises plain Exception
-        return judge(error)
-    try:
         database = _open_read_only(directory, names, sequence_number)
     except Exception as error:  # noqa: BLE001 -- rocksdict raises plain Exception
         return judge(error)
     for name in names:
-        family = database if name == "default" else database.get_column_family(name)
-        read_options = rocksdict.ReadOptions()
-        read_options.set_verify_checksums(True)
-        iterator = family.iter(read_options)
-        iterator.seek_to_first()
-        while iterator.valid():
-            iterator.next()
+        keys = ranges.get(name, (None, None))
+        if keys is None:
+            continue
         try:
+            iterator = _iterate(database, name, *keys)
+            while iterator.valid():
+                iterator.next()
             iterator.status()
         except Exception as error:  # noqa: BLE001 -- rocksdict raises plain Exception
             state, reason = judge(error)
@@ -227,13 +226,16 @@ def open_iterator(
     :raises NotSupportedError: when RocksDB cannot apply all of them.
     :raises Exception: as rocksdict does.
     """
+    return _iterate(_open_read_only(directory, [column_family], sequence_number), column_family, from_key, to_key)
+
+
+def _iterate(database: Any, column_family: str, from_key: bytes | None, to_key: bytes | None) -> Any:
     import rocksdict
 
-    database = _open_read_only(directory, [column_family], sequence_number, max_open_files=_MAX_OPEN_FILES)
     family = database if column_family == "default" else database.get_column_family(column_family)
     read_options = rocksdict.ReadOptions()
     read_options.set_verify_checksums(True)
-    read_options.set_readahead_size(_READAHEAD_BYTES)
+    read_options.fill_cache(False)  # type: ignore[call-arg]  # the stub forgets it
     read_options.set_total_order_seek(True)  # whatever the prefix extractor, in the order of the whole keys
     if to_key is not None:
         read_options.set_iterate_upper_bound(to_key)
@@ -245,9 +247,7 @@ def open_iterator(
     return iterator
 
 
-def _open_read_only(
-    directory: str, names: Iterable[str], sequence_number: int, *, max_open_files: int | None = None
-) -> Any:
+def _open_read_only(directory: str, names: Iterable[str], sequence_number: int) -> Any:
     """Open column families of a database read-only, with its own options where this RocksDB can read them.
 
     :raises NotSupportedError: when RocksDB, which says nothing then, has stopped replaying before the last write.
@@ -260,8 +260,7 @@ def _open_read_only(
     except Exception:  # noqa: BLE001 -- no OPTIONS, or values of another version: RocksDB's defaults read most databases
         options = rocksdict.Options(raw_mode=_is_raw(directory))
         families = dict.fromkeys(wanted, options)
-    if max_open_files is not None:
-        options.set_max_open_files(max_open_files)
+    options.set_max_open_files(_MAX_OPEN_FILES)
     options.set_skip_stats_update_on_db_open(True)
     families = {name: families[name] for name in wanted}
     database = rocksdict.Rdict(directory, options, families, access_type=rocksdict.AccessType.read_only())
@@ -283,6 +282,13 @@ def _is_raw(directory: str) -> bool:
         return True
 
 
+def _decode_range(keys: list[str | None] | None) -> KeyRange | None:
+    if keys is None:
+        return None
+    from_key, to_key = (None if key is None else bytes.fromhex(key) for key in keys)
+    return from_key, to_key
+
+
 def judge(error: Exception) -> tuple[str, str]:
     """Tell damage from what this RocksDB merely cannot read; returns a state by its value, and the reason."""
     text = str(error)
@@ -291,7 +297,9 @@ def judge(error: Exception) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    found, why = read_all_blocks(sys.argv[1], int(sys.argv[2]))
+    request = json.load(sys.stdin)
+    parts = {name: _decode_range(keys) for name, keys in request["ranges"].items()}
+    found, why = read_ranges(sys.argv[1], request["sequence_number"], parts)
     sys.stdout.write(json.dumps({"state": found, "reason": why}) + "\n")
     sys.stdout.flush()
     os._exit(0)  # nothing that RocksDB does on its way out may change the answer

@@ -182,7 +182,7 @@ class RocksDBHook(BaseHook):
             )
         else:
             raise InvalidArgumentError(f"mode {mode!r}: expected 'live' or 'exclusive'")
-        collector, host = get_hook_lineage_collector(), checkpoint.hostname
+        collector, host = _lineage(), checkpoint.hostname
         collector.add_input_asset(self, uri=_local_uri("rocksdb", host, paths.db_dir))
         collector.add_output_asset(self, uri=_local_uri("file", host, checkpoint.checkpoint_dir))
         return checkpoint
@@ -200,7 +200,7 @@ class RocksDBHook(BaseHook):
 
         with open_checkpoint(checkpoint_dir, scratch_dir=scratch_dir, timeout_seconds=timeout_seconds) as reader:
             uri = _local_uri("file", socket.gethostname(), checkpoint_dir)
-            get_hook_lineage_collector().add_input_asset(self, uri=uri)
+            _lineage().add_input_asset(self, uri=uri)
             yield reader
 
     @contextlib.contextmanager
@@ -226,7 +226,7 @@ class RocksDBHook(BaseHook):
             filesystem, root, backup_id=backup_id, scratch_dir=scratch_dir, timeout_seconds=timeout_seconds
         ) as reader:
             uri = public_url(backup_dir or self.get_backup_dir())
-            get_hook_lineage_collector().add_input_asset(self, uri=uri.rstrip("/"))
+            _lineage().add_input_asset(self, uri=uri.rstrip("/"))
             yield reader
 
     def test_connection(self) -> tuple[bool, str]:
@@ -267,6 +267,11 @@ class RocksDBHook(BaseHook):
                 f"{', '.join(CONNECTION_FIELDS)}"
             )
         return extra
+
+
+def _lineage() -> Any:
+    """Return the collector of what a task reads and writes, by Airflow 3's names of its methods also on Airflow 2."""
+    return get_hook_lineage_collector()  # type: ignore[no-untyped-call]
 
 
 def _local_uri(scheme: str, host: str, path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -250,8 +251,8 @@ def test_blob_files(tmp_path: Path, target: str) -> None:
 
 def test_reading_blocks_of_a_scratch_directory(db_dir: str) -> None:
     """The reader of blocks, run as a program, answers with one line of JSON."""
-    command = [sys.executable, "-m", database_module.__name__, db_dir, "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command, request = [sys.executable, "-m", database_module.__name__, db_dir], {"sequence_number": 0, "ranges": {}}
+    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == '{"state": "complete", "reason": ""}'
     main, _ = Options.load_latest(db_dir)
     assert main is not None

@@ -74,7 +74,10 @@ def decode_varint64(data: bytes, position: int) -> tuple[int, int]:
 
 def decode_slice(data: bytes, position: int) -> tuple[bytes, int]:
     """Read a length-prefixed slice."""
-    length, position = _decode_varint(data, position, 32)
+    if position < len(data) and data[position] < 0x80:  # nearly always, so it is written for speed
+        length, position = data[position], position + 1
+    else:
+        length, position = _decode_varint(data, position, 32)
     end = position + length
     if end > len(data):
         raise CorruptionError(f"slice at byte {position} claims {length} bytes, {len(data) - position} are there")

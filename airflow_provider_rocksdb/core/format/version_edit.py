@@ -53,17 +53,23 @@ _MAX_PATH_ID = 3
 
 
 class TableFile:
-    """An SST file that an edit adds. Sizes in bytes; ``checksum`` is empty where the MANIFEST has none."""
+    """An SST file that an edit adds. Sizes in bytes; ``checksum`` is empty where the MANIFEST has none.
+
+    ``smallest`` is the smallest internal key: the user's key and eight bytes.
+    """
 
     oldest_blob_file_number = 0
     checksum = b""
     checksum_function = ""
     unique_id = b""
 
-    def __init__(self, level: int, number: int, size: int, largest_sequence: int = 0, path_id: int = 0) -> None:
+    def __init__(
+        self, level: int, number: int, size: int, smallest: bytes, largest_sequence: int = 0, path_id: int = 0
+    ) -> None:
         self.level = level
         self.number = number
         self.size = size
+        self.smallest = smallest
         self.largest_sequence = largest_sequence
         self.path_id = path_id
 
@@ -148,16 +154,16 @@ def _decode_new_file_4(data: bytes, position: int, edit: VersionEdit) -> int:
         level, position = decode_varint32(data, position - 1)
     number, position = decode_varint64(data, position)
     size, position = decode_varint64(data, position)
-    for _ in (0, 1):  # smallest and largest key
-        length = data[position]
-        position += 1
-        if length > 127:
-            length, position = decode_varint32(data, position - 1)
-        position += length
+    smallest, position = decode_slice(data, position)
+    length = data[position]
+    position += 1
+    if length > 127:  # the largest key's
+        length, position = decode_varint32(data, position - 1)
+    position += length
     while data[position] > 127:  # smallest sequence
         position += 1
     largest_sequence, position = decode_varint64(data, position + 1)
-    file = TableFile(level, number, size, largest_sequence)
+    file = TableFile(level, number, size, smallest, largest_sequence)
     edit.new_files.append(file)
     while (tag := data[position]) != 1:
         length = data[position + 1]
@@ -269,13 +275,13 @@ def _decode_new_file(tag: int, data: bytes, position: int, edit: VersionEdit) ->
         if path_id:
             edit.path_id_positions.append((path_position, position - path_position))
     size, position = decode_varint64(data, position)
-    _, position = decode_slice(data, position)
+    smallest, position = decode_slice(data, position)
     _, position = decode_slice(data, position)
     largest = 0
     if tag != 7:
         _, position = decode_varint64(data, position)
         largest, position = decode_varint64(data, position)
-    edit.new_files.append(TableFile(level, number, size, largest, path_id))
+    edit.new_files.append(TableFile(level, number, size, smallest, largest, path_id))
     return position
 
 
