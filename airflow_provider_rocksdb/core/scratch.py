@@ -1,7 +1,7 @@
 """A throw-away directory of links, in which a child process opens a database; here it reads every block.
 
 RocksDB can kill or hang the process that opens a damaged directory, and rocksdict writes a file into every directory
-it opens. So the directory that is checked or read is never opened: the child gets one in a temporary place, with
+it opens. So the directory that is checked or read is never opened: a child gets one in a temporary place, with
 symbolic links to the SST, blob and WAL files and copies of the small ones, and a time limit. The blocks of a large
 database are read by several processes, each its part of every column family's keys.
 """
@@ -67,16 +67,18 @@ def read_blocks(
         raise CouldNotCheckError(
             f"{directory}: no temporary directory can be made to read its blocks from: {error}; name one in TMPDIR"
         ) from None
+    stop = stop or threading.Event()  # set by whatever ends this: no process outlives it
+    parts = {number: part for number, part in enumerate(_divide(version)) if any(part.values())}
+    paths = list(files)
+
+    def read(part: int) -> tuple[State, str]:
+        own = os.path.join(place, str(part))  # in a common one they would read each other's half-written files
+        os.mkdir(own)
+        fill(own, directory, snapshot, paths)
+        return _run_child(own, sequence_number, parts[part], timeout_seconds, stop)
+
     try:
-        fill(place, directory, snapshot, files)
-        stop = stop or threading.Event()  # set by whatever ends this: no process outlives it
-        parts = dict(enumerate(_divide(version)))
-        outcome = run_parallel(
-            lambda part: _run_child(place, sequence_number, parts[part], timeout_seconds, stop),
-            parts,
-            max_workers=_MOST_PROCESSES,
-            stop=stop,
-        )
+        outcome = run_parallel(read, parts, max_workers=_MOST_PROCESSES, stop=stop)
         for failure in outcome.failures.values():
             raise failure
         return max(outcome.results.values(), key=lambda answer: SEVERITY.index(answer[0]))

@@ -37,7 +37,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_rocksdb.core import durable, ftp, local_storage
+from airflow_provider_rocksdb.core import durable, ftp, local_storage, object_stream
 from airflow_provider_rocksdb.core.driver_errors import is_full, is_missing, is_refusal
 from airflow_provider_rocksdb.core.drivers import (
     find_create_condition,
@@ -203,6 +203,10 @@ class Storage:
             file.seek(offset)
             if hasattr(file, "prefetch"):
                 file.prefetch(size, max_concurrent_requests=_PREFETCHED_REQUESTS)
+        elif offset == 0:
+            with object_stream.open_reader(filesystem, path, _PART_BYTES) as stream:
+                yield stream
+            return
         else:
             file = filesystem.open(path, "rb", block_size=_PART_BYTES)
             file.seek(offset)

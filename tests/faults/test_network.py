@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from fsspec.implementations.sftp import SFTPFileSystem  # paramiko, also where sshfs is installed
 
 from airflow_provider_rocksdb.core import drivers
+from airflow_provider_rocksdb.core.download import DownloadItem, download_files
 from airflow_provider_rocksdb.core.errors import TransferError
 from airflow_provider_rocksdb.core.inspection import State
 from airflow_provider_rocksdb.core.inventory import Inventory
@@ -18,7 +20,8 @@ from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.repository import create_backup
 from airflow_provider_rocksdb.core.repository_listing import list_backups
 from airflow_provider_rocksdb.core.restore import restore_backup
-from airflow_provider_rocksdb.core.transfer import TransferOptions
+from airflow_provider_rocksdb.core.storage import Storage
+from airflow_provider_rocksdb.core.transfer import TransferOptions, UploadItem, upload_files
 from airflow_provider_rocksdb.core.verify import verify_backups
 from tests.core.databases import count_keys
 from tests.core.repositories import build_old, grow, list_with_aimrocks, take
@@ -97,6 +100,18 @@ def test_latency(checkpoints: tuple[Inventory, Inventory], s3_server: S3Server, 
     result = create_backup(checkpoints[1], store, s3_server.place, options=OPTIONS)
     assert network.requests.total() <= 2 * result.uploaded_files + 20
     assert list_with_aimrocks(s3_server.behind) == [1, 2]
+
+
+def test_one_request_for_each_file(s3_server: S3Server, network: Network, store: Any, tmp_path: Path) -> None:
+    """A restore asks for each file once, whatever its size."""
+    data = os.urandom(20_000_000)
+    (tmp_path / "large").write_bytes(data)
+    storage = Storage(store, s3_server.place)
+    upload_files([UploadItem(str(tmp_path / "large"), "large", len(data))], storage)
+    network.requests.clear()
+    download_files([DownloadItem("large", str(tmp_path / "back"), len(data))], storage)
+    assert network.requests == {"GET": 1}
+    assert (tmp_path / "back").read_bytes() == data
 
 
 def test_no_more_requests_than_ours(
