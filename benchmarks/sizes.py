@@ -21,13 +21,45 @@ class Sizes:
     small_file_bytes: int
     large_files: int
     large_file_bytes: int
-    unchanged_files: int
+    unchanged_files: int  # as small as those
+    grown_files: int  # of which 1 % are new
+    grown_file_bytes: int
     writer_seconds: float
     manifest_bytes: int
 
 
-FULL = Sizes(5, (100, 10_000, 100_000), 160, 64 * 10**6, 32, 2000, 50_000, 20, 256 * 10**6, 10_000, 20.0, 100 * 10**6)
-QUICK = Sizes(1, (10, 200), 4, 10**6, 4, 50, 5000, 2, 4 * 10**6, 200, 1.0, 2 * 10**6)
+FULL = Sizes(
+    pairs=5,
+    checkpoint_files=(100, 10_000, 100_000),
+    local_files=80,
+    local_file_bytes=64 * 10**6,
+    s3_files=32,
+    small_files=2000,
+    small_file_bytes=50_000,
+    large_files=8,
+    large_file_bytes=256 * 10**6,
+    unchanged_files=10_000,
+    grown_files=1000,
+    grown_file_bytes=10**6,
+    writer_seconds=10.0,
+    manifest_bytes=100 * 10**6,
+)
+QUICK = Sizes(
+    pairs=1,
+    checkpoint_files=(10, 200),
+    local_files=4,
+    local_file_bytes=10**6,
+    s3_files=4,
+    small_files=50,
+    small_file_bytes=5000,
+    large_files=2,
+    large_file_bytes=4 * 10**6,
+    unchanged_files=200,
+    grown_files=100,
+    grown_file_bytes=20_000,
+    writer_seconds=1.0,
+    manifest_bytes=2 * 10**6,
+)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ class S3:
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_REGION": REGION,
             "S3_ENDPOINT_URL": self.endpoint,
+            "RESTIC_REPOSITORY": f"s3:{self.endpoint}/bucket/restic",
+            "RESTIC_PASSWORD": SECRET,
         }
 
 
@@ -71,6 +73,12 @@ def s3_server(directory: Path) -> Iterator[S3]:
 def rclone(verb: str, source: str, target: str, workers: int) -> list[str]:
     """Return rclone's command for one place to another; ``there:`` is the server."""
     return [find_program("rclone"), verb, source, target, "--transfers", str(workers), "--checkers", str(workers)]
+
+
+def restic(verb: str, *arguments: str, cache: Path, workers: int) -> list[str]:
+    """Return restic's command; what it remembers of a repository lies in ``cache``."""
+    limits = ["--cache-dir", str(cache), "--option", f"s3.connections={workers}"]
+    return [find_program("restic"), verb, "--quiet", *limits, *arguments]
 
 
 def s5cmd(source: str, target: str, workers: int) -> list[str]:

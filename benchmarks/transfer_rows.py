@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -14,7 +15,7 @@ from benchmarks.databases import checkpoint, make_database
 from benchmarks.harness import OURS, Row, Sample, alternate, run
 from benchmarks.latency_proxy import latency
 from benchmarks.sizes import Bench
-from benchmarks.storage import S3, rclone, s3_server, s5cmd
+from benchmarks.storage import S3, rclone, restic, s3_server, s5cmd
 from tests.programs import find_program
 
 LOCAL = json.dumps({"protocol": "file"})
@@ -89,22 +90,20 @@ def far(bench: Bench) -> Iterator[Row]:
 
 def second(bench: Bench) -> Iterator[Row]:
     """Yield second backups: with nothing new to a disk and to S3 50 ms away, and with 1 % new."""
-    sizes = bench.sizes
-    database, sources = bench.place("db"), [bench.place(f"checkpoint-{number}") for number in range(3)]
-    make_database(database, sizes.unchanged_files, sizes.small_file_bytes)
-    for number, source in enumerate(sources):
-        if number == 2:
-            new = max(1, sizes.unchanged_files // 100)
-            make_database(database, new, sizes.small_file_bytes, first=sizes.unchanged_files)
-        checkpoint(database, source)
-    first, nothing_new, one_percent_new = sources
-    yield _second_local(bench, first, nothing_new)
-    with ExitStack() as stack:
-        server = stack.enter_context(s3_server(bench.place("s3") / "buckets"))
-        port = stack.enter_context(latency(server.port, MILLISECONDS))
-        for source, what in ((nothing_new, "nothing new"), (one_percent_new, "1 % new")):
-            yield _second_far(bench, S3(port, server.buckets), server, first, source, what)
-    _remove(bench.place("s3"), database, *sources)
+    sizes, database = bench.sizes, bench.place("db")
+    count = sizes.unchanged_files
+    make_database(database, count, sizes.small_file_bytes)
+    first, then = (checkpoint(database, bench.place(f"checkpoint-{number}")) for number in range(2))
+    yield _second_local(bench, first, then)
+    yield _second_far(bench, first, then, f"{count:,} files, nothing new")
+    _remove(database, first, then)
+    count, new = sizes.grown_files, max(1, sizes.grown_files // 100)
+    make_database(database, count, sizes.grown_file_bytes)
+    first = checkpoint(database, bench.place("checkpoint-0"))
+    make_database(database, new, sizes.grown_file_bytes, first=count)
+    then = checkpoint(database, bench.place("checkpoint-1"))
+    yield _second_far(bench, first, then, f"{count + new:,} files, {new * sizes.grown_file_bytes / 1e6:g} MB new")
+    _remove(database, first, then)
 
 
 def _second_local(bench: Bench, first: Path, then: Path) -> Row:
@@ -117,31 +116,67 @@ def _second_local(bench: Bench, first: Path, then: Path) -> Row:
     def theirs(source: Path) -> Callable[[], Sample]:
         return _ldb("backup", f"--db={source}", f"--backup_dir={stock}", f"--num_threads={WORKERS}")
 
-    def prepare() -> None:
-        _remove(repository, stock)
-        ours(first)()
-        theirs(first_stock)()
-
+    ours(first)()
+    theirs(first_stock)()
+    prepare = _keep(repository, stock)
     contenders = {OURS: ours(then), "ldb backup": theirs(then_stock)}
     samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=prepare)
-    _remove(repository, stock, first_stock, then_stock)
+    _remove(repository, stock, first_stock, then_stock, *map(_kept, (repository, stock)))
     title = f"second backup to a disk, {bench.sizes.unchanged_files:,} files, nothing new"
     return Row(title, samples, {"ldb backup": 1.0})
 
 
-def _second_far(bench: Bench, far_server: S3, server: S3, first: Path, then: Path, what: str) -> Row:
-    def prepare() -> None:
-        _empty(server)
-        _ours("upload", first, server.options, "bucket/ours", "backup_engine", WORKERS)()
-        _program(rclone("copy", str(first), "there:bucket/rclone", WORKERS), server)()
+def _second_far(bench: Bench, first: Path, then: Path, what: str) -> Row:
+    with ExitStack() as stack:
+        server = stack.enter_context(s3_server(bench.place("s3") / "buckets"))
+        port = stack.enter_context(latency(server.port, MILLISECONDS))
+        samples = _measure_second(bench, S3(port, server.buckets), server, first, then)
+    _remove(bench.place("s3"))
+    return Row(f"second backup to S3, {MILLISECONDS} ms away, {what}", samples, {"rclone copy": 1.0})
 
+
+def _measure_second(bench: Bench, far_server: S3, server: S3, first: Path, then: Path) -> dict[str, list[Sample]]:
+    cache, current = bench.place("restic-cache"), bench.place("current")
+
+    def with_restic(source: Path, where: S3) -> Sample:
+        os.rename(source, current)  # by its path restic knows that it has seen a directory
+        try:
+            command = restic("backup", "--ignore-ctime", str(current), cache=cache, workers=WORKERS)
+            return _program(command, where)()
+        finally:
+            os.rename(current, source)
+
+    _empty(server)
+    _ours("upload", first, server.options, "bucket/ours", "backup_engine", WORKERS)()
+    _program(rclone("copy", str(first), "there:bucket/rclone", WORKERS), server)()
+    _program(restic("init", cache=cache, workers=WORKERS), server)()
+    with_restic(first, server)
     contenders = {
         OURS: _ours("upload", then, far_server.options, "bucket/ours", "backup_engine", WORKERS),
         "rclone copy": _program(rclone("copy", str(then), "there:bucket/rclone", WORKERS), far_server),
+        "restic backup": lambda: with_restic(then, far_server),
     }
-    samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=prepare)
-    title = f"second backup to S3, {MILLISECONDS} ms away, {bench.sizes.unchanged_files:,} files, {what}"
-    return Row(title, samples, {"rclone copy": 1.0})
+    bucket = server.buckets / "bucket"
+    samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=_keep(bucket, cache))
+    _remove(*map(_kept, (bucket, cache)), cache)
+    return samples
+
+
+def _keep(*directories: Path) -> Callable[[], None]:
+    """Remember what directories hold; return a function that puts it back."""
+    for directory in directories:
+        _link(directory, _kept(directory))
+
+    def put_back() -> None:
+        for directory in directories:
+            _remove(directory)
+            _link(_kept(directory), directory)
+
+    return put_back
+
+
+def _kept(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}.kept")
 
 
 def _first(bench: Bench, server: S3, source: Path, what: str, *, put: bool) -> Row:
