@@ -24,7 +24,7 @@ from airflow_provider_rocksdb.utils.checkpoint import (
     read_reference,
 )
 from airflow_provider_rocksdb.utils.errors import retry_only_transient
-from airflow_provider_rocksdb.utils.metrics import emit_upload
+from airflow_provider_rocksdb.utils.metrics import emit_upload, sent_bytes
 from airflow_provider_rocksdb.utils.openlineage import repository_data
 
 if TYPE_CHECKING:
@@ -73,7 +73,10 @@ class RocksDBBaseOperator(BaseOperator):
 
         :raises InvalidArgumentError, AirflowNotFoundException: when nothing names one, or it carries credentials.
         """
-        return public_url(self.backup_dir or self.hook.get_backup_dir()) if hasattr(self, "backup_dir") else None
+        return public_url(self._get_backup_dir()) if hasattr(self, "backup_dir") else None
+
+    def _get_backup_dir(self) -> str:
+        return self.backup_dir or self.hook.get_backup_dir()
 
     def pre_execute(self, context: Any) -> None:
         """Tell which repository the task is about, before it works: also of a task that fails."""
@@ -193,7 +196,7 @@ class RocksDBStorageOperator(RocksDBBaseOperator):
 
         :raises InvalidArgumentError, AirflowNotFoundException: when nothing names one, or it carries credentials.
         """
-        return repository_data(self.backup_dir or self.hook.get_backup_dir())
+        return repository_data(self._get_backup_dir())
 
 
 class RocksDBTransferOperator(RocksDBStorageOperator):
@@ -278,12 +281,11 @@ class RocksDBUploadOperator(RocksDBTransferOperator):
             done["file_count"],
             format_bytes(done["total_bytes"]),
             done["sequence_number"],
-            format_bytes(done.get("uploaded_bytes", done.get("archive_bytes", 0))),
+            format_bytes(sent_bytes(done)),
             done["seconds"],
         )
         self.tell_backup(context, done.get("backup_id"))
-        backup_dir = self.backup_dir or self.hook.get_backup_dir()
-        emit_backup(self, context, checkpoint_dir, done, layout=self.layout, backup_dir=backup_dir)
+        emit_backup(self, context, checkpoint_dir, done, layout=self.layout, backup_dir=self._get_backup_dir())
         emit_upload(self, context, done)
         return done
 
@@ -293,5 +295,4 @@ class RocksDBUploadOperator(RocksDBTransferOperator):
         if done is None:
             return data
         name = done.get("backup_id") or os.path.basename(done.get("archive", "")) or done["sequence_number"]
-        sent = (done.get("uploaded_bytes", done.get("archive_bytes")), done.get("uploaded_files", 1))
-        return data.at(name).moved(*sent)
+        return data.at(name).moved(sent_bytes(done), done.get("uploaded_files", 0 if done.get("reused") else 1))

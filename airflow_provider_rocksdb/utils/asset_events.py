@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
 from airflow_provider_rocksdb.assets.rocksdb import BACKUPS_ALIAS, create_repository_asset
 from airflow_provider_rocksdb.hooks.storage import public_url
+from airflow_provider_rocksdb.utils.metrics import sent_bytes
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -74,17 +75,14 @@ def _describe(done: Mapping[str, Any], layout: Layout, url: str) -> dict[str, An
     """Tell of a backup what its consumers need: small, JSON-able, and without anything that is secret."""
     from airflow_provider_rocksdb.core.archive_layout import compression_of
 
-    uploaded = done.get("uploaded_bytes", 0)
-    if layout == "archive":
-        uploaded = 0 if done["reused"] else done["archive_bytes"]
-        if compression_of(url) is None:
-            url = f"{url.rstrip('/')}/{posixpath.basename(done['archive'])}"
+    if layout == "archive" and compression_of(url) is None:
+        url = f"{url.rstrip('/')}/{posixpath.basename(done['archive'])}"
     return {
         "backup_id": done.get("backup_id"),
         "url": url,
         "layout": layout,
         **{name: done[name] for name in ("db_id", "sequence_number", "total_bytes", "file_count", "seconds")},
-        "uploaded_bytes": uploaded,
+        "uploaded_bytes": sent_bytes(done),
     }
 
 

@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     from airflow_provider_rocksdb.operators.base import RocksDBBaseOperator
 
 
+def sent_bytes(done: Mapping[str, Any]) -> int:
+    """Bytes that an upload has sent, of its result; none where an earlier try had completed the same archive."""
+    if "uploaded_bytes" in done:
+        return int(done["uploaded_bytes"])
+    return 0 if done["reused"] else int(done["archive_bytes"])
+
+
 def emit_checkpoint(task: RocksDBBaseOperator, context: Context, summary: Mapping[str, Any]) -> None:
     """Tell of a checkpoint that was created."""
     tags = _tags(task, context)
@@ -42,8 +49,7 @@ def emit_checkpoint(task: RocksDBBaseOperator, context: Context, summary: Mappin
 
 def emit_upload(task: RocksDBBaseOperator, context: Context, done: Mapping[str, Any]) -> None:
     """Tell of an upload that was done, in whatever layout."""
-    tags, seconds = _tags(task, context), done["seconds"]
-    sent = done["uploaded_bytes"] if "uploaded_bytes" in done else 0 if done["reused"] else done["archive_bytes"]
+    tags, seconds, sent = _tags(task, context), done["seconds"], sent_bytes(done)
     Stats.timing("rocksdb.upload.duration", timedelta(seconds=seconds), tags=tags)
     Stats.gauge("rocksdb.upload.bytes", sent, tags=tags)
     if sent and seconds:

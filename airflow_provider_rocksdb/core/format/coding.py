@@ -49,6 +49,8 @@ def _decode_varint(data: bytes, position: int, bits: int) -> tuple[int, int]:
 
 def decode_varint32(data: bytes, position: int) -> tuple[int, int]:
     """Read a varint32."""
+    if position < len(data) and data[position] < 0x80:  # nearly always, so it is written for speed
+        return data[position], position + 1
     return _decode_varint(data, position, 32)
 
 
@@ -74,10 +76,7 @@ def decode_varint64(data: bytes, position: int) -> tuple[int, int]:
 
 def decode_slice(data: bytes, position: int) -> tuple[bytes, int]:
     """Read a length-prefixed slice."""
-    if position < len(data) and data[position] < 0x80:  # nearly always, so it is written for speed
-        length, position = data[position], position + 1
-    else:
-        length, position = _decode_varint(data, position, 32)
+    length, position = decode_varint32(data, position)
     end = position + length
     if end > len(data):
         raise CorruptionError(f"slice at byte {position} claims {length} bytes, {len(data) - position} are there")

@@ -131,7 +131,10 @@ def decode_version_edit(data: bytes) -> VersionEdit:
             if tag == 103:
                 position = _decode_new_file_4(data, position, edit)
             elif tag == 6:
-                level, position = decode_varint32(data, position)
+                level = data[position]
+                position += 1
+                if level > 127:
+                    level, position = decode_varint32(data, position - 1)
                 number, position = decode_varint64(data, position)
                 edit.deleted_files.append((level, number))
             else:
