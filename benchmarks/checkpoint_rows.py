@@ -6,7 +6,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,33 +73,19 @@ def _write(bench: Bench, seconds: float, *, checkpoints: bool) -> Sample:
     """Let a process write as fast as it can; the sample's seconds are those for a million keys."""
     database = bench.place("busy")
     command = [sys.executable, "-c", WRITER, str(database), str(seconds)]
-    rounds, cpu = [], []
+    figures: dict[str, float] = {}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdin is not None  # noqa: S101 -- for the type checker
         assert child.stdout is not None  # noqa: S101 -- for the type checker
         child.stdout.readline()
         child.stdin.write("\n")
         child.stdin.flush()
-        end = time.monotonic() + seconds - 0.5
-        while time.monotonic() < end:
-            time.sleep(min(1.0, max(0.0, end - time.monotonic())))
-            if checkpoints:
-                sample = _checkpoint(database, bench.place("checkpoint"))
-                rounds.append(sample.figures["rounds"])
-                cpu.append(sample.figures["work_cpu_milliseconds"])
+        if checkpoints:
+            made, lasts = str(bench.place("checkpoint")), str(seconds - 0.5)
+            figures |= run([sys.executable, "-m", "benchmarks.ours", "checkpoints", str(database), made, lasts]).figures
         keys = int(child.stdout.readline())
     shutil.rmtree(database)
-    figures = {"keys_per_second": keys / seconds}
-    if rounds:
-        figures |= {"rounds": statistics.median(rounds), "work_cpu_milliseconds": statistics.median(cpu)}
-    return Sample(seconds / keys * 1e6, 0.0, 0, figures)
-
-
-def _checkpoint(database: Path, made: Path) -> Sample:
-    command = [sys.executable, "-m", "benchmarks.ours", "checkpoint", str(database), str(made)]
-    sample = run(command, own_clock=True)
-    _remove(made)
-    return sample
+    return Sample(seconds / keys * 1e6, 0.0, 0, {**figures, "keys_per_second": keys / seconds})
 
 
 def _remove(directory: Path) -> None:

@@ -7,8 +7,10 @@ known: for a checkpoint its rounds.
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import fsspec
@@ -17,6 +19,7 @@ from airflow_provider_rocksdb.core import (
     DatabasePaths,
     TransferOptions,
     create_live_checkpoint,
+    delete_checkpoint,
     restore_backup,
     upload_checkpoint,
     verify_backups,
@@ -28,6 +31,16 @@ def checkpoint(db_dir: str, checkpoint_dir: str) -> dict[str, float]:
     began = time.process_time()
     rounds = create_live_checkpoint(DatabasePaths(db_dir), checkpoint_dir).rounds
     return {"rounds": rounds, "work_cpu_milliseconds": (time.process_time() - began) * 1000}
+
+
+def checkpoints(db_dir: str, checkpoint_dir: str, seconds: str) -> dict[str, float]:
+    """Create a live checkpoint every second, and delete it, for so long; medians of them."""
+    end, made = time.monotonic() + float(seconds), []
+    while time.monotonic() < end:
+        time.sleep(min(1.0, max(0.0, end - time.monotonic())))
+        made.append(checkpoint(db_dir, checkpoint_dir))
+        delete_checkpoint(checkpoint_dir)
+    return {name: statistics.median(one[name] for one in made) for name in made[0]}
 
 
 def upload(checkpoint_dir: str, storage: str, root: str, layout: str, workers: str) -> dict[str, float]:
@@ -68,6 +81,13 @@ def _open(storage: str) -> Any:
 if __name__ == "__main__":
     verb, *arguments = sys.argv[1:]
     began = time.perf_counter()
-    verbs = {"checkpoint": checkpoint, "upload": upload, "restore": restore, "verify": verify, "blocks": blocks}
+    verbs: dict[str, Callable[..., dict[str, float]]] = {
+        "checkpoint": checkpoint,
+        "checkpoints": checkpoints,
+        "upload": upload,
+        "restore": restore,
+        "verify": verify,
+        "blocks": blocks,
+    }
     figures = verbs[verb](*arguments)
     print(json.dumps({"seconds": time.perf_counter() - began, **figures}))
