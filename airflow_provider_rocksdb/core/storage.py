@@ -26,6 +26,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -129,6 +130,8 @@ class Storage:
 
     def list_entries(self, folder: str) -> dict[str, Entry]:
         """Names in a folder, as :meth:`list`, with times where the store tells them."""
+        if self.is_local:
+            return self._list_local(folder)
         filesystem, path = self.own_file_system(), self.path(folder)
         filesystem.invalidate_cache()
         try:
@@ -143,6 +146,16 @@ class Storage:
                 is_file = entry["type"] == "file" and entry.get("size") is not None
                 found[name.rpartition("/")[2]] = Entry(int(entry["size"]) if is_file else None, _read_time(entry))
         return found
+
+    def _list_local(self, folder: str) -> dict[str, Entry]:
+        try:
+            found = local_storage.list_folder(self.path(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return {
+            name: Entry(status.st_size if stat.S_ISREG(status.st_mode) else None, status.st_mtime)
+            for name, status in found.items()
+        }
 
     def list_tree(self, folder: str) -> dict[str, int | None]:
         """Files below a folder, at any depth, with sizes in bytes; where ``lists_trees``, as cheaply as one folder.
