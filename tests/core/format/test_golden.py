@@ -86,7 +86,7 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Golde
     def extract(name: str) -> Golden:
         place = tmp_path_factory.mktemp(name)
         with tarfile.open(PLACE / f"{name}.tar.xz") as tar:
-            tar.extractall(place, filter="data")
+            tar.extractall(place)  # noqa: S202 -- our own; the argument filter is younger than Python 3.11
         return Golden(name, place)
 
     return extract
