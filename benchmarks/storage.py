@@ -56,14 +56,14 @@ class S3:
 
 
 @contextlib.contextmanager
-def s3_server(directory: Path) -> Iterator[S3]:
+def s3_server(directory: Path, *options: str) -> Iterator[S3]:
     """Run the server, its buckets in ``directory``, on the machine's last core."""
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(cores)})  # what starts now stays there
     with contextlib.ExitStack() as stack:
         try:
-            arguments = ("--auth-key", f"{USER},{SECRET}", "--vfs-cache-mode", "off", "--no-checksum")
+            arguments = ("--auth-key", f"{USER},{SECRET}", "--vfs-cache-mode", "off", "--no-checksum", *options)
             port = stack.enter_context(serve("s3", directory, *arguments))
         finally:
             os.sched_setaffinity(0, cores)

@@ -7,8 +7,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.databases import checkpoint, make_database
@@ -127,39 +126,39 @@ def _second_local(bench: Bench, first: Path, then: Path) -> Row:
 
 
 def _second_far(bench: Bench, first: Path, then: Path, what: str) -> Row:
-    with ExitStack() as stack:
-        server = stack.enter_context(s3_server(bench.place("s3") / "buckets"))
-        port = stack.enter_context(latency(server.port, MILLISECONDS))
-        samples = _measure_second(bench, S3(port, server.buckets), server, first, then)
-    _remove(bench.place("s3"))
-    return Row(f"second backup to S3, {MILLISECONDS} ms away, {what}", samples, {"rclone copy": 1.0})
+    buckets, cache, current = bench.place("s3") / "buckets", bench.place("restic-cache"), bench.place("current")
+    bucket = buckets / "bucket"
 
-
-def _measure_second(bench: Bench, far_server: S3, server: S3, first: Path, then: Path) -> dict[str, list[Sample]]:
-    cache, current = bench.place("restic-cache"), bench.place("current")
-
-    def with_restic(source: Path, where: S3) -> Sample:
+    def with_restic(source: Path, env: Mapping[str, str]) -> Sample:
         os.rename(source, current)  # by its path restic knows that it has seen a directory
         try:
-            command = restic("backup", "--ignore-ctime", str(current), cache=cache, workers=WORKERS)
-            return _program(command, where)()
+            return run(restic("backup", "--ignore-ctime", str(current), cache=cache, workers=WORKERS), env=env)
         finally:
             os.rename(current, source)
 
-    _empty(server)
-    _ours("upload", first, server.options, "bucket/ours", "backup_engine", WORKERS)()
-    _program(rclone("copy", str(first), "there:bucket/rclone", WORKERS), server)()
-    _program(restic("init", cache=cache, workers=WORKERS), server)()
-    with_restic(first, server)
+    def far(work: Callable[[S3], Sample]) -> Callable[[], Sample]:
+        def measure() -> Sample:
+            # a new server each time: it may remember what it has listed, as one with 10,000 objects must
+            with s3_server(buckets, "--dir-cache-time", "1h") as server, latency(server.port, MILLISECONDS) as port:
+                return work(S3(port, buckets))
+
+        return measure
+
+    bucket.mkdir(parents=True)  # what is there first gets there without a server
+    _ours("upload", first, LOCAL, bucket / "ours", "backup_engine", WORKERS)()
+    run(["cp", "-r", "--preserve=timestamps", str(first), str(bucket / "rclone")])
+    at_home = {**S3(0, buckets).env, "RESTIC_REPOSITORY": str(bucket / "restic")}
+    run(restic("init", cache=cache, workers=WORKERS), env=at_home)
+    with_restic(first, at_home)
+    copy = rclone("copy", str(then), "there:bucket/rclone", WORKERS)
     contenders = {
-        OURS: _ours("upload", then, far_server.options, "bucket/ours", "backup_engine", WORKERS),
-        "rclone copy": _program(rclone("copy", str(then), "there:bucket/rclone", WORKERS), far_server),
-        "restic backup": lambda: with_restic(then, far_server),
+        OURS: far(lambda server: _ours("upload", then, server.options, "bucket/ours", "backup_engine", WORKERS)()),
+        "rclone copy": far(lambda server: _program(copy, server)()),
+        "restic backup": far(lambda server: with_restic(then, server.env)),
     }
-    bucket = server.buckets / "bucket"
     samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=_keep(bucket, cache))
-    _remove(*map(_kept, (bucket, cache)), cache)
-    return samples
+    _remove(bench.place("s3"), cache, _kept(cache))
+    return Row(f"second backup to S3, {MILLISECONDS} ms away, {what}", samples, {"rclone copy": 1.0})
 
 
 def _keep(*directories: Path) -> Callable[[], None]:
