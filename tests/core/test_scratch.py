@@ -26,8 +26,8 @@ def four_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 def database(tmp_path: Path) -> str:
     """Make a database of two column families, each with files that overlap and files that do not."""
     path = str(tmp_path / "db")
-    opened = Rdict(path, options())
-    opened.create_column_family("wide", options())
+    opened = Rdict(path, options(disable_auto_compactions=True))
+    opened.create_column_family("wide", options(disable_auto_compactions=True))
     for family in (opened, opened.get_column_family("wide")):
         for first in range(0, 500, 100):
             for number in range(first, first + 100):
@@ -88,7 +88,9 @@ def test_one_large_file(tmp_path: Path) -> None:
 def test_another_order(tmp_path: Path) -> None:
     """A column family whose keys are not in the order of their bytes is not divided, and is read."""
     path = str(tmp_path / "db")
-    opened = Rdict(path, Options())  # rocksdict's own comparator
+    own = Options()  # with rocksdict's comparator
+    own.set_disable_auto_compactions(True)
+    opened = Rdict(path, own)
     for number in range(4):
         opened[number] = "value"
         opened.flush()
