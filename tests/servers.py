@@ -95,7 +95,7 @@ def serve(protocol: str, directory: Path, *arguments: str) -> Iterator[int]:
 def _wait_for_port(child: subprocess.Popen[bytes], log: Path) -> int:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and child.poll() is None:
-        match = re.search(r"(?:server|Server|Serving|listening).* (?:\[http://)?127\.0\.0\.1:(\d+)", log.read_text())
+        match = re.search(r"(?:server|Server|Serving|listening).* (?:\[https?://)?127\.0\.0\.1:(\d+)", log.read_text())
         if match:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(match[1])), timeout=1):
                 return int(match[1])

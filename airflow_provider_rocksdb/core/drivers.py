@@ -64,13 +64,18 @@ def limit_waiting(filesystem: Any) -> None:
             channel = filesystem.ftp.get_channel()
             if channel.gettimeout() is None:
                 channel.settimeout(SILENCE_SECONDS)
-    elif _is_one_of(filesystem, "S3FileSystem"):
+    elif is_s3(filesystem):
         filesystem.retries = 1 if filesystem.retries == _S3FS_RETRIES else filesystem.retries
     elif _is_one_of(filesystem, "AzureBlobFileSystem"):
         policy = filesystem.service_client._config.retry_policy
         policy.total_retries = 0 if policy.total_retries == _AZURE_RETRIES else policy.total_retries
     elif _is_one_of(filesystem, "SSHFileSystem") and "_maybe_new_channel" not in vars(filesystem._pool):
         filesystem._pool._maybe_new_channel = partial(_make_channel, filesystem._pool._maybe_new_channel)
+
+
+def is_s3(filesystem: Any) -> bool:
+    """Whether it is S3 by s3fs."""
+    return _is_one_of(filesystem, "S3FileSystem")
 
 
 def limit_options(filesystem: Any) -> dict[str, int]:

@@ -38,11 +38,12 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_rocksdb.core import durable, ftp, local_storage, object_stream
+from airflow_provider_rocksdb.core import durable, ftp, local_storage, object_stream, s3_upload
 from airflow_provider_rocksdb.core.driver_errors import is_full, is_missing, is_refusal
 from airflow_provider_rocksdb.core.drivers import (
     find_create_condition,
     find_move,
+    is_s3,
     limit_options,
     limit_waiting,
     make_folder,
@@ -55,6 +56,7 @@ from airflow_provider_rocksdb.core.errors import (
     NotFoundError,
     RocksDBError,
 )
+from airflow_provider_rocksdb.core.s3_upload import LocalFile
 
 INCOMING = "incoming"
 
@@ -103,6 +105,7 @@ class Storage:
         self._is_object_store = bool(self._protocols & _OBJECT_STORES)
         self._move = None if self._is_object_store else find_move(type(filesystem))
         self.renames = self.is_local or self._move is not None
+        self.sends_files = is_s3(filesystem)
         self.lists_trees = _has_own_find(type(filesystem))
         limit_waiting(filesystem)
         self._own = threading.local()
@@ -295,6 +298,12 @@ class Storage:
                 with contextlib.suppress(Exception):
                     filesystem.rm_file(path)
             raise
+
+    def send_file(
+        self, name: str, file: LocalFile, *, on_sent: Callable[[int], None], check_stop: Callable[[], None]
+    ) -> int:
+        """Store a local file, where this ``sends_files``; return its CRC32C (:func:`.s3_upload.send_file`)."""
+        return s3_upload.send_file(self.filesystem, self.path(name), file, on_sent=on_sent, check_stop=check_stop)
 
     def rename(self, temporary: str, name: str, *, replace: bool = True) -> None:
         """Give a whole file its name.

@@ -2,11 +2,13 @@
 
 A file is read once, in chunks. Each goes through the CRC32C, the rate limit and into the storage's writer, all of it in
 a thread of its own, so that file systems that are not asynchronous are as parallel as those that are. What a thread
-holds is a file system's own buffer: one part of 8 MiB, and the copy that is being sent.
+holds is a file system's own buffer: one part of 8 MiB, and the copy that is being sent. S3 gets whole files instead
+(:mod:`.s3_upload`), unless there is a rate limit, which needs the small parts.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import threading
@@ -28,6 +30,7 @@ from airflow_provider_rocksdb.core.errors import (
 from airflow_provider_rocksdb.core.parallel import run_parallel
 from airflow_provider_rocksdb.core.progress import Progress
 from airflow_provider_rocksdb.core.retry import check_stop, retry, wait
+from airflow_provider_rocksdb.core.s3_upload import LocalFile
 from airflow_provider_rocksdb.core.storage import Storage, translate_error
 
 R = TypeVar("R")
@@ -250,6 +253,8 @@ class _Upload:
         return crc
 
     def _send_once(self, item: UploadItem) -> int:
+        if self._storage.sends_files and item.content is None and self._options.max_bytes_per_second is None:
+            return self._send_whole(item)
         temporary = self._storage.temporary_name(item.name)
         sent = crc = 0
         try:
@@ -271,6 +276,27 @@ class _Upload:
             raise
         return crc
 
+    def _send_whole(self, item: UploadItem) -> int:
+        sent = 0
+
+        def count(length: int) -> None:
+            nonlocal sent
+            sent += length
+            self.meter.count(length)
+
+        try:
+            with _open_source(item) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != item.size:
+                    raise IncompleteError(_changed(item, size))
+                source = LocalFile(item.source, file.fileno(), item.size, item.crc32c)
+                return self._storage.send_file(
+                    item.name, source, on_sent=count, check_stop=lambda: check_stop(self._stop)
+                )
+        except BaseException:
+            self.meter.count(-sent)
+            raise
+
 
 def read_chunks(item: UploadItem, chunk_bytes: int) -> Iterator[bytes]:
     """Yield what is to be stored.
@@ -283,19 +309,27 @@ def read_chunks(item: UploadItem, chunk_bytes: int) -> Iterator[bytes]:
         for start in range(0, got, chunk_bytes):
             yield item.content[start : start + chunk_bytes]
     else:
-        try:
-            with named_errors():
-                descriptor = open_regular(item.source, follow=False)
-            with os.fdopen(descriptor, "rb", buffering=0) as file:
-                while chunk := file.read(chunk_bytes):
-                    got += len(chunk)
-                    if got > item.size:
-                        break
-                    yield chunk
-        except FileNotFoundError:
-            raise IncompleteError(f"{item.source}: is missing, expected {item.size} bytes") from None
+        with _open_source(item) as file:
+            while chunk := file.read(chunk_bytes):
+                got += len(chunk)
+                if got > item.size:
+                    break
+                yield chunk
     if got != item.size:
-        raise IncompleteError(f"{item.source}: expected {item.size} bytes, got {got}: it was changed meanwhile")
+        raise IncompleteError(_changed(item, got))
+
+
+def _open_source(item: UploadItem) -> io.FileIO:
+    try:
+        with named_errors():
+            descriptor = open_regular(item.source, follow=False)
+    except FileNotFoundError:
+        raise IncompleteError(f"{item.source}: is missing, expected {item.size} bytes") from None
+    return io.FileIO(descriptor)
+
+
+def _changed(item: UploadItem, got: int) -> str:
+    return f"{item.source}: expected {item.size} bytes, got {got}: it was changed meanwhile"
 
 
 def write_all(file: Any, chunk: bytes) -> None:

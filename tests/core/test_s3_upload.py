@@ -1,0 +1,232 @@
+"""Local files sent to S3 as they lie there: to a real server, encrypted too, and to one that takes no more."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import socket
+import ssl
+import subprocess
+import threading
+import zlib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import google_crc32c
+import pytest
+
+from airflow_provider_rocksdb.core import s3_upload
+from airflow_provider_rocksdb.core.errors import CancelledError, CorruptionError, IncompleteError
+from airflow_provider_rocksdb.core.storage import Storage
+from airflow_provider_rocksdb.core.transfer import TransferOptions, UploadItem, upload_files
+from tests.programs import find_program
+from tests.servers import S3Server, serve
+
+MIB = 1 << 20
+ONCE = TransferOptions(attempts=1)
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_upload, "_PART_BYTES", 5 * MIB)  # S3 takes no smaller ones
+
+
+@pytest.fixture
+def storage(s3_server: S3Server) -> Storage:
+    filesystem = fsspec.filesystem("s3", **s3_server.storage_options, skip_instance_cache=True)
+    return Storage(filesystem, s3_server.place)
+
+
+def make_item(directory: Path, size: int, **arguments: Any) -> UploadItem:
+    source = directory / "000007.sst"
+    source.write_bytes(os.urandom(size))
+    return UploadItem(str(source), "folder/000007.sst", size, **arguments)
+
+
+def send(storage: Storage, item: UploadItem, stop: threading.Event | None = None) -> int:
+    return upload_files([item], storage, options=ONCE, stop=stop).crc32c[item.name]
+
+
+def assert_sent(storage: Storage, item: UploadItem, crc: int) -> None:
+    data = Path(item.source).read_bytes()
+    assert crc == google_crc32c.value(data)
+    assert storage.read(item.name) == data
+
+
+def list_uploads(storage: Storage) -> list[Any]:
+    """Multipart uploads that were begun and neither completed nor given up."""
+    bucket = storage.root.partition("/")[0]
+    answer = storage.filesystem.call_s3("list_multipart_uploads", Bucket=bucket)
+    uploads: list[Any] = answer.get("Uploads", [])
+    return uploads
+
+
+@pytest.mark.parametrize("size", [0, 1, 5 * MIB, 10 * MIB - 1, 10 * MIB, 15 * MIB + 1])
+def test_sizes(storage: Storage, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of every size come as they are: below two parts by one request, else in parts."""
+    methods, call = [], type(storage.filesystem)._call_s3
+
+    async def counted(self: Any, method: str, *arguments: Any, **options: Any) -> Any:
+        methods.append(method)
+        return await call(self, method, *arguments, **options)
+
+    monkeypatch.setattr(type(storage.filesystem), "_call_s3", counted)
+    item = make_item(tmp_path, size)
+    crc = send(storage, item)
+    monkeypatch.undo()
+    expected = ["put_object"] if size < 10 * MIB else ["upload_part"] * -(-size // (5 * MIB))
+    assert [method for method in methods if method in ("put_object", "upload_part")] == expected
+    assert_sent(storage, item, crc)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Make a certificate for this machine; return it and its key."""
+    directory = tmp_path_factory.mktemp("certificate")
+    certificate, key = str(directory / "certificate.pem"), str(directory / "key.pem")
+    request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
+    subprocess.run([find_program("openssl"), *request, *names], check=True, capture_output=True)
+    return certificate, key
+
+
+def connect(port: int, certificate: str, **config: str) -> Storage:
+    """Return a storage on a server with TLS."""
+    client = {"region_name": "us-east-1", "verify": certificate}
+    options = {"key": "who", "secret": "secret", "endpoint_url": f"https://127.0.0.1:{port}", "client_kwargs": client}
+    return Storage(fsspec.filesystem("s3", **options, config_kwargs=config), "bucket/there")
+
+
+@pytest.mark.parametrize("size", [MIB, 12 * MIB])
+def test_encrypted(certificate: tuple[str, str], tmp_path: Path, size: int) -> None:
+    """Over TLS the body is not read for a signature. (rclone's server, as others, takes no checksum behind a body.)"""
+    (tmp_path / "buckets" / "bucket").mkdir(parents=True)
+    options = ("--auth-key", "who,secret", "--cert", certificate[0], "--key", certificate[1])
+    with serve("s3", tmp_path / "buckets", *options) as port:
+        storage = connect(port, certificate[0], request_checksum_calculation="when_required")
+        item = make_item(tmp_path, size)
+        assert_sent(storage, item, send(storage, item))
+
+
+def test_checksum_behind_the_body(certificate: tuple[str, str], tmp_path: Path) -> None:
+    """As Amazon gets it: the body in pieces of HTTP's, made of pieces of S3's, whose last line is a checksum."""
+    got: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_PUT(self) -> None:
+            assert self.headers["x-amz-content-sha256"] == "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+            pieces = []
+            while length := int(self.rfile.readline(), 16):
+                pieces.append(self.rfile.read(length))
+                self.rfile.readline()
+            self.rfile.readline()
+            got.append(b"".join(pieces))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        http.socket = context.wrap_socket(http.socket, server_side=True)
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        item = make_item(tmp_path, 3 * MIB + 1)
+        crc = send(connect(http.server_address[1], certificate[0]), item)
+        http.shutdown()
+    stream, data = io.BytesIO(got[0]), b""
+    while length := int(stream.readline(), 16):
+        data += stream.read(length)
+        stream.readline()
+    assert data == Path(item.source).read_bytes()
+    assert crc == google_crc32c.value(data)
+    checksum = base64.b64encode(zlib.crc32(data).to_bytes(4, "big"))
+    assert stream.readline() == b"x-amz-checksum-crc32:" + checksum + b"\r\n"
+
+
+@pytest.mark.parametrize("size", [MIB, 12 * MIB])
+def test_other_content(storage: Storage, tmp_path: Path, size: int) -> None:
+    """A file with another CRC32C than it must have makes no object, and leaves no upload."""
+    with pytest.raises(CorruptionError, match="expected CRC32C 1, got"):
+        send(storage, make_item(tmp_path, size, crc32c=1))
+    assert storage.list("folder") == {}
+    assert list_uploads(storage) == []
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_other_size(storage: Storage, tmp_path: Path, change: int) -> None:
+    """A file that has another size than it must have is refused."""
+    item = make_item(tmp_path, MIB)
+    os.truncate(item.source, MIB + change)
+    with pytest.raises(IncompleteError, match=f"expected {MIB} bytes, got {MIB + change}"):
+        send(storage, item)
+    assert storage.list("folder") == {}
+
+
+def test_cut_meanwhile(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that gets shorter while it is read makes no object."""
+    item, read = make_item(tmp_path, 12 * MIB), s3_upload._Body._read
+
+    def cutting(body: Any, length: int) -> bytes:
+        os.truncate(item.source, 11 * MIB)
+        return read(body, length)
+
+    monkeypatch.setattr(s3_upload._Body, "_read", cutting)
+    with pytest.raises(IncompleteError, match="it was changed meanwhile"):
+        send(storage, item)
+    assert storage.list("folder") == {}
+    assert list_uploads(storage) == []
+
+
+@pytest.fixture
+def stalled() -> Iterator[Storage]:
+    """Yield a storage on a server that takes the beginning of the first request, and no more."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.listen()
+        taken: list[socket.socket] = []
+
+        def take() -> None:
+            while True:
+                try:
+                    taken.append(listener.accept()[0])
+                except OSError:
+                    return
+                taken[-1].recv(1000)
+
+        threading.Thread(target=take, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        options = {"client_kwargs": {"region_name": "us-east-1"}, "skip_instance_cache": True}
+        yield Storage(fsspec.filesystem("s3", key="a", secret="b", endpoint_url=endpoint, **options), "bucket/there")
+        listener.shutdown(socket.SHUT_RDWR)
+        for end in taken:
+            end.close()
+
+
+SIZE_NO_BUFFER_TAKES = 64 * MIB
+
+
+def test_server_takes_no_more(stalled: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that stops taking bytes is given up after some time, which no time-out of the driver sees."""
+    monkeypatch.setattr(s3_upload, "_PART_BYTES", 2 * SIZE_NO_BUFFER_TAKES)
+    monkeypatch.setattr(s3_upload, "SILENCE_SECONDS", 1)
+    with pytest.raises(Exception, match="the server has taken nothing for 1 s"):
+        send(stalled, make_item(tmp_path, SIZE_NO_BUFFER_TAKES))
+
+
+def test_stopped(stalled: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller that asks to stop does not wait for the request."""
+    monkeypatch.setattr(s3_upload, "_PART_BYTES", 2 * SIZE_NO_BUFFER_TAKES)
+    stop = threading.Event()
+    timer = threading.Timer(1.0, stop.set)
+    timer.start()
+    with pytest.raises(CancelledError):
+        send(stalled, make_item(tmp_path, SIZE_NO_BUFFER_TAKES), stop)
+    timer.join()
