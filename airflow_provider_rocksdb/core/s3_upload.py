@@ -89,8 +89,14 @@ def send_file(
 
 def _call(filesystem: Any, method: str, body: _Body, check_stop: Callable[[], None], **arguments: Any) -> Any:
     """Call S3; give up at once when the file cannot be sent, or the caller asks to stop."""
-    call = filesystem._call_s3(method, **arguments, Body=body)
-    future = asyncio.run_coroutine_threadsafe(call, filesystem.loop)
+
+    async def call() -> Any:
+        await filesystem.set_session()
+        client = await filesystem.get_s3(arguments["Bucket"])
+        client.meta.events.register_last("before-call.s3", _send_at_once, unique_id=__name__)
+        return await filesystem._call_s3(method, **arguments, Body=body)
+
+    future = asyncio.run_coroutine_threadsafe(call(), filesystem.loop)
     try:
         while not concurrent.futures.wait([future], _LOOK_SECONDS).done:
             check_stop()
@@ -101,6 +107,11 @@ def _call(filesystem: Any, method: str, body: _Body, check_stop: Callable[[], No
     if body.failure is not None:
         raise body.failure
     return future.result()
+
+
+def _send_at_once(params: dict[str, Any], **_: Any) -> None:
+    """Do not ask whether the body of a request is welcome: it costs a round trip, and a server may never answer."""
+    params["headers"].pop("Expect", None)
 
 
 class _Body(io.RawIOBase):

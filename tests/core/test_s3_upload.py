@@ -60,8 +60,10 @@ def assert_sent(storage: Storage, item: UploadItem, crc: int) -> None:
 def list_uploads(storage: Storage) -> list[Any]:
     """Multipart uploads that were begun and neither completed nor given up."""
     bucket = storage.root.partition("/")[0]
-    answer = storage.filesystem.call_s3("list_multipart_uploads", Bucket=bucket)
-    uploads: list[Any] = answer.get("Uploads", [])
+    try:
+        uploads: list[Any] = storage.filesystem.call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", [])
+    except FileNotFoundError:  # how rclone's server says that there are none
+        return []
     return uploads
 
 
@@ -120,6 +122,7 @@ def test_checksum_behind_the_body(certificate: tuple[str, str], tmp_path: Path) 
         protocol_version = "HTTP/1.1"
 
         def do_PUT(self) -> None:
+            assert "Expect" not in self.headers
             assert self.headers["x-amz-content-sha256"] == "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
             pieces = []
             while length := int(self.rfile.readline(), 16):
