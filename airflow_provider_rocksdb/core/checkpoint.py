@@ -32,12 +32,18 @@ from airflow_provider_rocksdb.core.errors import (
 )
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
+_NEW_RECORD = f".{RECORD_NAME}.tmp"
+
 
 @dataclass
 class Building:
-    """A checkpoint being built in ``directory``; set ``checkpoint`` when every other file is there."""
+    """A checkpoint being built in ``directory``; set ``checkpoint`` when every other file is there.
+
+    :param files: what is created in these is durable when the checkpoint gets its name.
+    """
 
     directory: str
+    files: durable.NewFiles
     checkpoint: Checkpoint | None = None
     current: bytes = b""
 
@@ -52,8 +58,8 @@ def building(
 ) -> Iterator[Building]:
     """Build a checkpoint: yield its temporary directory, and give it its name when the block ends well.
 
-    The caller fills the directory, fsyncs what it writes, and sets ``checkpoint`` and ``current`` (CURRENT's content);
-    those two files are written here, last.
+    The caller fills the directory, fsyncs what it writes outside of ``files``, and sets ``checkpoint`` and ``current``
+    (CURRENT's content); those two files are written here, last.
 
     :raises ExistsError: when the name is taken, and may not be replaced.
     :raises InvalidArgumentError: when the place is unsafe.
@@ -67,12 +73,15 @@ def building(
     temporary = checkpoint_dir + ".tmp"
     descriptor = _lock_temporary(temporary, force=force)
     try:
-        work = Building(temporary)
-        yield work
-        if work.checkpoint is None:
-            raise AssertionError("the block must set the checkpoint")
-        durable.write_file(work.path(RECORD_NAME), work.checkpoint.to_json())
-        durable.create_file(work.path("CURRENT"), work.current)
+        with durable.NewFiles() as files:
+            work = Building(temporary, files)
+            yield work
+            if work.checkpoint is None:
+                raise AssertionError("the block must set the checkpoint")
+            files.create(work.path(_NEW_RECORD), work.checkpoint.to_json())
+            files.create(work.path("CURRENT"), work.current)
+            files.sync()
+        os.replace(work.path(_NEW_RECORD), work.path(RECORD_NAME))
         os.fsync(descriptor)
         # locked until it is gone: under the temporary name it would be another run's litter
         with _locked_old(checkpoint_dir) as old:

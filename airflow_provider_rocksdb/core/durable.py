@@ -147,11 +147,64 @@ def create_file(path: str, data: bytes) -> None:
 
     :raises FileExistsError: when the name is taken.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with naming(path), os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
+    with NewFiles() as files:
+        files.create(path, data)
+        files.sync()
+
+
+class NewFiles(contextlib.AbstractContextManager["NewFiles"]):
+    """New files of a directory not yet visible that become durable together: a wait for the disk, not one for each.
+
+    They stay open until then, so that no error of writing them out is lost.
+    """
+
+    def __init__(self) -> None:
+        self._descriptors: dict[str, int] = {}
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def create(self, path: str, data: bytes) -> None:
+        """Write a new file.
+
+        :raises FileExistsError: when the name is taken.
+        """
+        with self._open(path) as descriptor:
+            _write_all(descriptor, data)
+
+    def copy(self, source: int, path: str, length: int) -> None:
+        """Copy the first ``length`` bytes of an open file into a new one.
+
+        :raises FileExistsError: when the name is taken.
+        """
+        with self._open(path) as descriptor:
+            _copy_bytes(source, descriptor, path, length)
+
+    def sync(self) -> None:
+        """Wait until all of them are on disk."""
+        for path, descriptor in self._descriptors.items():
+            with naming(path):
+                os.fsync(descriptor)
+
+    @contextlib.contextmanager
+    def _open(self, path: str) -> Iterator[int]:
+        descriptor = self._descriptors[path] = _open_new(path)
+        with naming(path):
+            yield descriptor
+            # begins to write it out, and waits for nothing: the first fsync then commits what all of them need
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _open_new(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def write_file(path: str, data: bytes, *, exclusive: bool = False) -> None:
@@ -193,7 +246,7 @@ def clone_file(source: int, target: str) -> bool:
 
     :raises OSError: when the target cannot be created.
     """
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = _open_new(target)
     try:
         fcntl.ioctl(descriptor, _FICLONE, source)
         os.fsync(descriptor)
@@ -221,26 +274,38 @@ def copy_range(
     :raises CancelledError: when ``stop`` is set.
     :raises OSError: as the system calls; a half-written target is removed.
     """
-    copied = 0
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = _open_new(target)
     try:
-        with naming(target), os.fdopen(descriptor, "wb", buffering=0) as file:
-            while copied < length:
-                if stop is not None and stop.is_set():
-                    raise CancelledError(f"{target}: stopped after {copied} of {length} bytes")
-                chunk = os.pread(source, min(COPY_CHUNK_BYTES, length - copied), copied)
-                if not chunk:
-                    break
-                if on_chunk is not None:
-                    on_chunk(chunk)
-                written = 0
-                while written < len(chunk):
-                    written += file.write(chunk[written:]) or 0
-                copied += len(chunk)
+        with naming(target):
+            copied = _copy_bytes(source, descriptor, target, length, stop, on_chunk)
             os.fsync(descriptor)
     except BaseException:
         os.unlink(target)
         raise
+    finally:
+        os.close(descriptor)
+    return copied
+
+
+def _copy_bytes(
+    source: int,
+    descriptor: int,
+    target: str,
+    length: int,
+    stop: threading.Event | None = None,
+    on_chunk: Callable[[bytes], None] | None = None,
+) -> int:
+    copied = 0
+    while copied < length:
+        if stop is not None and stop.is_set():
+            raise CancelledError(f"{target}: stopped after {copied} of {length} bytes")
+        chunk = os.pread(source, min(COPY_CHUNK_BYTES, length - copied), copied)
+        if not chunk:
+            break
+        if on_chunk is not None:
+            on_chunk(chunk)
+        _write_all(descriptor, chunk)
+        copied += len(chunk)
     return copied
 
 

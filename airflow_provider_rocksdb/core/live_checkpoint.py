@@ -230,14 +230,14 @@ class _Capture(contextlib.AbstractContextManager["_Capture"]):
         return files
 
     def _write(self, name: str, data: bytes) -> CheckpointFile:
-        durable.create_file(self.work.path(name), data)
+        self.work.files.create(self.work.path(name), data)
         return CheckpointFile(name, len(data), "written")
 
     def _write_manifest(self, snapshot: Snapshot) -> CheckpointFile:
         if snapshot.has_path_ids:
             data = self.database.pread_manifest(0, snapshot.end)
             return self._write(snapshot.manifest, rewrite_records(data, snapshot.manifest, clear_path_ids))
-        self.database.copy_manifest(self.work.path(snapshot.manifest), snapshot.end)
+        self.database.copy_manifest(self.work.files, self.work.path(snapshot.manifest), snapshot.end)
         return CheckpointFile(snapshot.manifest, snapshot.end, "written")
 
     def _write_options(self, snapshot: Snapshot) -> list[CheckpointFile]:

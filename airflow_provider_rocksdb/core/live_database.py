@@ -253,10 +253,10 @@ class LiveDatabase:
             raise MovedOn(f"{name} holds no whole record")
         return take_snapshot(name, reader.end, reader.version, self.paths)
 
-    def copy_manifest(self, target: str, length: int) -> None:
+    def copy_manifest(self, files: durable.NewFiles, target: str, length: int) -> None:
         """Copy the first bytes of the MANIFEST last read into a new file."""
         assert self._descriptor is not None  # noqa: S101 -- read_version came first
-        durable.copy_range(self._descriptor, target, length)
+        files.copy(self._descriptor, target, length)
 
     def pread_manifest(self, offset: int, length: int) -> bytes:
         """Bytes of the MANIFEST last read, also when it has been replaced since."""

@@ -107,6 +107,23 @@ def test_refusal_names_path_and_user(tmp_path: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", f"{tmp_path}/x")
 
 
+def test_new_files_are_synced_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New files are whole, each by one fsync of a descriptor open since its writing, and a taken name is refused."""
+    (tmp_path / "source").write_bytes(b"0123456789")
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    with durable.NewFiles() as files, (tmp_path / "source").open("rb") as source:
+        files.create(str(tmp_path / "written"), b"content")
+        files.copy(source.fileno(), str(tmp_path / "copied"), 4)
+        assert synced == []
+        files.sync()
+        with pytest.raises(FileExistsError):
+            files.create(str(tmp_path / "source"), b"")
+    assert synced == [str(tmp_path / "written"), str(tmp_path / "copied")]
+    assert (tmp_path / "written").read_bytes() == b"content"
+    assert (tmp_path / "copied").read_bytes() == b"0123"
+
+
 def test_copy_range_copies_a_prefix(tmp_path: Path) -> None:
     """Exactly the first bytes asked for are copied; a shorter source says how many there were."""
     (tmp_path / "source").write_bytes(b"0123456789")

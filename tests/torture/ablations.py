@@ -168,8 +168,8 @@ def _no_archive() -> list[Replacement]:
 
 
 def _whole_manifest() -> list[Replacement]:
-    def copy_manifest(self: LiveDatabase, target: str, _: int) -> None:
-        durable.copy_range(self._descriptor or 0, target, os.fstat(self._descriptor or 0).st_size)
+    def copy_manifest(self: LiveDatabase, files: durable.NewFiles, target: str, _: int) -> None:
+        files.copy(self._descriptor or 0, target, os.fstat(self._descriptor or 0).st_size)
 
     return [(LiveDatabase, "copy_manifest", copy_manifest)]
 
@@ -177,25 +177,25 @@ def _whole_manifest() -> list[Replacement]:
 def _uncut_manifest() -> list[Replacement]:
     original = LiveDatabase.copy_manifest
 
-    def copy_manifest(self: LiveDatabase, target: str, _: int) -> None:
-        original(self, target, self._seen[0])
+    def copy_manifest(self: LiveDatabase, files: durable.NewFiles, target: str, _: int) -> None:
+        original(self, files, target, self._seen[0])
 
     return [(LiveDatabase, "copy_manifest", copy_manifest)]
 
 
 def _current_of_the_source() -> list[Replacement]:
-    read, create, directories = LiveDatabase.read_current, durable.create_file, [""]
+    read, create, directories = LiveDatabase.read_current, durable.NewFiles.create, [""]
 
     def read_current(self: LiveDatabase) -> str:
         directories[0] = self.db_dir
         return read(self)
 
-    def create_file(path: str, data: bytes) -> None:
+    def create_file(self: durable.NewFiles, path: str, data: bytes) -> None:
         if os.path.basename(path) == "CURRENT":
             data = live_database.read_small_file(os.path.join(directories[0], "CURRENT"))
-        create(path, data)
+        create(self, path, data)
 
-    return [(LiveDatabase, "read_current", read_current), (durable, "create_file", create_file)]
+    return [(LiveDatabase, "read_current", read_current), (durable.NewFiles, "create", create_file)]
 
 
 def _all_blobs() -> list[Replacement]:
