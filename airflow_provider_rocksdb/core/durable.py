@@ -133,13 +133,17 @@ def read_small_file(path: str) -> bytes:
     :raises FileNotFoundError: when it is not there.
     """
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
-            data = file.read(_SMALL_FILE_BYTES + 1)
+        descriptor = open_regular(path)
     except PermissionError as error:
         raise AccessError(f"{path}: {error.strerror} (as uid {os.geteuid()}); give this user read access") from error
-    if len(data) > _SMALL_FILE_BYTES:
-        raise CorruptionError(f"{path}: expected at most {_SMALL_FILE_BYTES} bytes, got more")
-    return data
+    try:
+        size = os.fstat(descriptor).st_size
+        if size > _SMALL_FILE_BYTES:
+            raise CorruptionError(f"{path}: expected at most {_SMALL_FILE_BYTES} bytes, got {size}")
+        with naming(path):
+            return pread(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
 
 
 def create_file(path: str, data: bytes) -> None:
