@@ -87,6 +87,8 @@ class OptionsFile:
         values = []
         for title, _, lines in self._sections:
             for line in lines if title == wanted else ():
+                if option not in line:
+                    continue
                 name, value = _statement(line)
                 if name == option:
                     values.append(_unescape(value).decode("utf-8", "surrogateescape"))
@@ -132,7 +134,7 @@ class OptionsFile:
             emptied.remove(b"wal_dir")
         out = []
         for line in lines:
-            option, value = _statement(line)
+            option, value = _statement(line) if b"_dir" in line else (b"", b"")
             if option in emptied and value:
                 changes.setdefault(option.decode(), _unescape(value).decode("utf-8", "backslashreplace"))
                 line = b"  " + option + b"="
