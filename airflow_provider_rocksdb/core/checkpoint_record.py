@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +19,8 @@ from airflow_provider_rocksdb.core.errors import (
 RECORD_NAME = "checkpoint.json"
 RECORD_END = b"\n}\n"  # by which a whole record is told from one still being copied
 _FORMAT = 1
+
+_quote = json.JSONEncoder().encode
 
 CopyKind = Literal["link", "reflink", "copy", "written"]
 
@@ -91,10 +93,10 @@ class Checkpoint:
 
     def to_json(self) -> bytes:
         """Content of ``checkpoint.json``: a value a line, in a way that is fast with many files."""
-        files = [{"name": name, "size": size, "kind": kind} for name, size, kind in self.files]
-        values = {**asdict(replace(self, files=())), "files": files}
-        text = json.dumps({"format": _FORMAT, **values}, separators=(",\n", ": "), ensure_ascii=True)
-        return text.removesuffix("}").encode() + RECORD_END
+        values = {name: value for name, value in vars(self).items() if name != "files"}
+        text = json.dumps({"format": _FORMAT, **values}, separators=(",\n", ": "))
+        files = [f'{{"name": {_quote(name)},\n"size": {size},\n"kind": "{kind}"}}' for name, size, kind in self.files]
+        return text.removesuffix("}").encode() + b',\n"files": [' + ",\n".join(files).encode() + b"]" + RECORD_END
 
 
 def decode_checkpoint(data: bytes, where: str) -> Checkpoint:
