@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from airflow_provider_rocksdb.core import durable
-from airflow_provider_rocksdb.core.checkpoint_record import CheckpointFile, CopyKind
+from airflow_provider_rocksdb.core.checkpoint_record import CheckpointFile
 from airflow_provider_rocksdb.core.errors import AccessError, CancelledError, CorruptionError, CrossDeviceError
 from airflow_provider_rocksdb.core.format.filename import (
     FileType,
@@ -43,7 +43,7 @@ class FileCapture:
         self._allow_copy = allow_copy
         self._stop = stop
         self._sources: dict[str, int] = {}  # directory -> descriptor
-        self._done: dict[str, tuple[str, int, CopyKind]] = {}  # RocksDB's name -> name here, size, kind
+        self._done: dict[str, CheckpointFile] = {}  # by RocksDB's name; here an SST may be called .ldb
         self._pinned: dict[str, int] = {}  # name here -> descriptor of a file to be copied
 
     def close(self) -> None:
@@ -66,15 +66,14 @@ class FileCapture:
             if self._stop is not None and self._stop.is_set():
                 raise CancelledError(f"{self._directory}: stopped while linking; nothing is left")
             try:
-                name, kind, size = self._capture(file, file.name)
+                done = self._done[file.name] = self._capture(file, file.name)
             except FileNotFoundError:
-                name, kind, size = self._capture_ldb(file)
-            self._done[file.name] = (name, size, kind)
-            if size != file.size:
-                path = f"{file.directory}/{name}"
-                raise CorruptionError(f"{path}: damaged: expected {file.size} bytes (MANIFEST), got {size}")
+                done = self._done[file.name] = self._capture_ldb(file)
+            if done.size != file.size:
+                path = f"{file.directory}/{done.name}"
+                raise CorruptionError(f"{path}: damaged: expected {file.size} bytes (MANIFEST), got {done.size}")
 
-    def _capture_ldb(self, file: LiveFile) -> tuple[str, CopyKind, int]:
+    def _capture_ldb(self, file: LiveFile) -> CheckpointFile:
         if file.type is FileType.TABLE:
             with contextlib.suppress(FileNotFoundError):
                 return self._capture(file, leveldb_table_file_name(int(file.name.partition(".")[0])))
@@ -88,12 +87,12 @@ class FileCapture:
                 raise AccessError(f"{directory}: {error.strerror} (as uid {os.geteuid()})") from error
         return self._sources[directory]
 
-    def _capture(self, file: LiveFile, name: str) -> tuple[str, CopyKind, int]:
+    def _capture(self, file: LiveFile, name: str) -> CheckpointFile:
         target = f"{self._directory}/{name}"
         source = self._source(file.directory)
         try:
             durable.link_file(source, name, target)
-            return name, "link", os.stat(target).st_size
+            return CheckpointFile(name, os.stat(target).st_size, "link")
         except OSError as error:
             if error.errno not in _NO_LINK:
                 raise
@@ -102,7 +101,7 @@ class FileCapture:
         try:
             size = os.fstat(descriptor).st_size
             if durable.clone_file(descriptor, target):
-                return name, "reflink", size
+                return CheckpointFile(name, size, "reflink")
             if not self._allow_copy:
                 raise self._cannot_link(f"{file.directory}/{name}", reason)
             self._pin(name, descriptor)
@@ -110,7 +109,7 @@ class FileCapture:
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
-        return name, "copy", size
+        return CheckpointFile(name, size, "copy")
 
     def _cannot_link(self, path: str, reason: OSError) -> CrossDeviceError:
         devices = [os.stat(place).st_dev for place in (path, self._directory)]
@@ -142,13 +141,13 @@ class FileCapture:
         :raises NoSpaceError: when the copies do not fit; checked before the first of them.
         """
         for rocksdb_name in set(self._done) - live:
-            name, _, kind = self._done.pop(rocksdb_name)
-            if kind == "copy":
-                os.close(self._pinned.pop(name))
+            done = self._done.pop(rocksdb_name)
+            if done.kind == "copy":
+                os.close(self._pinned.pop(done.name))
             else:
-                os.unlink(os.path.join(self._directory, name))
+                os.unlink(os.path.join(self._directory, done.name))
         if self._pinned:
-            needed = sum(size for _, size, kind in self._done.values() if kind == "copy")
+            needed = sum(done.size for done in self._done.values() if done.kind == "copy")
             durable.require_space(self._directory, needed)
             _log.info("Copying %d files, %d bytes, that cannot be linked", len(self._pinned), needed)
         for name in list(self._pinned):
@@ -161,7 +160,7 @@ class FileCapture:
 
     def result(self) -> list[CheckpointFile]:
         """Files that are here now."""
-        return [CheckpointFile(name, size, kind) for name, size, kind in self._done.values()]
+        return list(self._done.values())
 
 
 def _allow_descriptors(needed: int) -> None:

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.errors import (
@@ -42,8 +43,7 @@ class MovedOn(Exception):  # noqa: N818 -- not an error: the database changed un
     """The database changed while it was being looked at."""
 
 
-@dataclass(frozen=True)
-class LiveFile:
+class LiveFile(NamedTuple):
     """An SST or blob file of a Version; ``name`` as RocksDB writes it (an SST may be called ``.ldb`` on disk)."""
 
     name: str
@@ -134,7 +134,7 @@ def _find_wals(directory: str) -> dict[int, str]:
         names = os.listdir(directory)
     except FileNotFoundError:
         return {}
-    parsed = ((parse_wal_file_name(name), name) for name in names)
+    parsed = [(parse_wal_file_name(name), name) for name in names if name.endswith(".log")]
     return {number: os.path.join(directory, name) for number, name in parsed if number is not None}
 
 
