@@ -44,6 +44,7 @@ _SAFE_TO_IGNORE = 0x80
 _HEADER = struct.Struct("<IHB")
 _FIXED32 = struct.Struct("<I")
 _NOT_ZERO = re.compile(rb"[^\0]")
+_TYPE = re.compile(b"[" + b"".join(rb"\x%02x" % known for known in sorted(_KNOWN_TYPES)) + b"]")
 
 Pread = Callable[[int, int], bytes]
 """``pread(offset, length)`` returns the bytes that are there, fewer at the end of the file."""
@@ -310,7 +311,8 @@ def _find_record(reader: LogReader, pread: Pread, size: int) -> int | None:
 
 
 def _find_record_in_block(reader: LogReader, data: bytes, block: int, start: int) -> int | None:
-    for position in range(start - block, len(data) - HEADER_SIZE + 1):
+    for found in _TYPE.finditer(data, start - block + HEADER_SIZE - 1):
+        position = found.start() - HEADER_SIZE + 1
         if _is_record(reader, data, position, block):
             return block + position
     return None

@@ -44,6 +44,8 @@ file number (v), 7 checksum, 8 checksum function name, 12 unique id, 65 path id 
 
 from __future__ import annotations
 
+import re
+
 from airflow_provider_rocksdb.core.errors import CorruptionError, NotSupportedError
 from airflow_provider_rocksdb.core.format.coding import decode_slice, decode_varint32, decode_varint64
 
@@ -55,7 +57,8 @@ _MAX_PATH_ID = 3
 class TableFile:
     """An SST file that an edit adds. Sizes in bytes; ``checksum`` is empty where the MANIFEST has none.
 
-    ``smallest`` is the smallest internal key: the user's key and eight bytes.
+    ``smallest`` is the smallest internal key: the user's key and eight bytes. ``size`` and ``largest_sequence`` are
+    given as valid varint64s and decoded when asked for: most files of a MANIFEST are deleted again before.
     """
 
     oldest_blob_file_number = 0
@@ -64,14 +67,24 @@ class TableFile:
     unique_id = b""
 
     def __init__(
-        self, level: int, number: int, size: int, smallest: bytes, largest_sequence: int = 0, path_id: int = 0
+        self, level: int, number: int, size: bytes, smallest: bytes, largest_sequence: bytes = b"\0", path_id: int = 0
     ) -> None:
         self.level = level
         self.number = number
-        self.size = size
+        self._size = size
         self.smallest = smallest
-        self.largest_sequence = largest_sequence
+        self._largest_sequence = largest_sequence
         self.path_id = path_id
+
+    @property
+    def size(self) -> int:
+        """The file's size."""
+        return decode_varint64(self._size, 0)[0]
+
+    @property
+    def largest_sequence(self) -> int:
+        """Largest sequence number of its keys."""
+        return decode_varint64(self._largest_sequence, 0)[0]
 
 
 class BlobFile:
@@ -114,6 +127,16 @@ class VersionEdit:
         self.path_id_positions: list[tuple[int, int]] = []  # (position, width) of path ids other than 0
 
 
+_SLICE = "(?:" + "|".join(rf"\x{length:02x}.{{{length}}}" for length in range(128)) + ")"
+_VARINT = r"[\x80-\xff]{0,8}+[\0-\x7f]"  # which always fits 64 bits
+_SKIPPED = rf"(?:[\0\2\5\6\x09-\x0b\x0d-\x3f]{_SLICE})*+"
+_USUAL_NEW_FILE_4 = re.compile(  # nearly all of a MANIFEST, so it is written for speed; groups: see its use
+    rf"([\0-\x7f])({_VARINT})({_VARINT})({_SLICE}){_SLICE}{_VARINT}({_VARINT})"
+    rf"{_SKIPPED}(?:\x0c({_SLICE}))?{_SKIPPED}\x01".encode(),
+    re.DOTALL,
+)
+
+
 def decode_version_edit(data: bytes) -> VersionEdit:
     """Decode one record.
 
@@ -128,7 +151,15 @@ def decode_version_edit(data: bytes) -> VersionEdit:
             position += 1
             if tag > 127:
                 tag, position = decode_varint32(data, position - 1)
-            if tag == 103:
+            if tag == 103 and (usual := _USUAL_NEW_FILE_4.match(data, position)):
+                level_byte, number_bytes, file_size, smallest, sequence, unique_id = usual.groups()
+                number, _ = decode_varint64(number_bytes, 0)
+                file = TableFile(level_byte[0], number, file_size, smallest[1:], sequence)
+                if unique_id:
+                    file.unique_id = unique_id[1:]
+                edit.new_files.append(file)
+                position = usual.end()
+            elif tag == 103:
                 position = _decode_new_file_4(data, position, edit)
             elif tag == 6:
                 level = data[position]
@@ -147,7 +178,7 @@ def decode_version_edit(data: bytes) -> VersionEdit:
 
 
 def _decode_new_file_4(data: bytes, position: int, edit: VersionEdit) -> int:
-    """Decode the field that makes up nearly all of a MANIFEST, so it is written for speed.
+    """Decode what is not usual: long keys, checksums, blob files, path ids, damage.
 
     Raises IndexError where ``data`` ends.
     """
@@ -156,7 +187,7 @@ def _decode_new_file_4(data: bytes, position: int, edit: VersionEdit) -> int:
     if level > 127:
         level, position = decode_varint32(data, position - 1)
     number, position = decode_varint64(data, position)
-    size, position = decode_varint64(data, position)
+    size, position = _skip_varint64(data, position)
     smallest, position = decode_slice(data, position)
     length = data[position]
     position += 1
@@ -165,7 +196,7 @@ def _decode_new_file_4(data: bytes, position: int, edit: VersionEdit) -> int:
     position += length
     while data[position] > 127:  # smallest sequence
         position += 1
-    largest_sequence, position = decode_varint64(data, position + 1)
+    largest_sequence, position = _skip_varint64(data, position + 1)
     file = TableFile(level, number, size, smallest, largest_sequence)
     edit.new_files.append(file)
     while (tag := data[position]) != 1:
@@ -178,6 +209,12 @@ def _decode_new_file_4(data: bytes, position: int, edit: VersionEdit) -> int:
             _decode_custom_field(tag, data, position, length, file, edit)
         position += length
     return position + 1
+
+
+def _skip_varint64(data: bytes, position: int) -> tuple[bytes, int]:
+    """Check a varint64 and return it as it stands."""
+    _, end = decode_varint64(data, position)
+    return data[position:end], end
 
 
 _CUSTOM_FIELDS = frozenset((3, 4, 7, 8, 12))
@@ -277,13 +314,13 @@ def _decode_new_file(tag: int, data: bytes, position: int, edit: VersionEdit) ->
         path_id, position = decode_varint32(data, position)
         if path_id:
             edit.path_id_positions.append((path_position, position - path_position))
-    size, position = decode_varint64(data, position)
+    size, position = _skip_varint64(data, position)
     smallest, position = decode_slice(data, position)
     _, position = decode_slice(data, position)
-    largest = 0
+    largest = b"\0"
     if tag != 7:
         _, position = decode_varint64(data, position)
-        largest, position = decode_varint64(data, position)
+        largest, position = _skip_varint64(data, position)
     edit.new_files.append(TableFile(level, number, size, smallest, largest, path_id))
     return position
 
