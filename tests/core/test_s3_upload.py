@@ -105,7 +105,7 @@ def connect(port: int, certificate: str, **config: str) -> Storage:
 
 @pytest.mark.parametrize("size", [MIB, 12 * MIB])
 def test_encrypted(certificate: tuple[str, str], tmp_path: Path, size: int) -> None:
-    """Over TLS the body is not read for a signature. (rclone's server, as others, takes no checksum behind a body.)"""
+    """Over TLS, as a server gets it that takes no checksum behind a body: rclone's is one."""
     (tmp_path / "buckets" / "bucket").mkdir(parents=True)
     options = ("--auth-key", "who,secret", "--cert", certificate[0], "--key", certificate[1])
     with serve("s3", tmp_path / "buckets", *options) as port:
@@ -206,8 +206,8 @@ def stalled() -> Iterator[Storage]:
 
         threading.Thread(target=take, daemon=True).start()
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        options = {"client_kwargs": {"region_name": "us-east-1"}, "skip_instance_cache": True}
-        yield Storage(fsspec.filesystem("s3", key="a", secret="b", endpoint_url=endpoint, **options), "bucket/there")
+        login = {"key": "who", "secret": "secret", "client_kwargs": {"region_name": "us-east-1"}}
+        yield Storage(fsspec.filesystem("s3", endpoint_url=endpoint, **login, skip_instance_cache=True), "bucket/there")
         listener.shutdown(socket.SHUT_RDWR)
         for end in taken:
             end.close()
