@@ -12,7 +12,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -41,8 +41,8 @@ from airflow_provider_rocksdb.core.transfer import (
     TransferOptions,
     UploadItem,
     read_chunks,
-    write_all,
 )
+from airflow_provider_rocksdb.core.write_behind import write_behind
 
 
 @dataclass(frozen=True)
@@ -208,9 +208,10 @@ class _Upload:
         most = stream_bytes + stream_bytes // 64 + 1024 * 1024  # zstd and gzip add less to random bytes
         written = 0
         with self._storage.open_writer(temporary, most) as file:
-            for piece in self._iter_stream():
-                written += self._write(file, compressor.compress(piece))
-            written += self._write(file, compressor.flush())
+            with write_behind(file) as write:
+                for piece in self._iter_stream():
+                    written += self._write(write, compressor.compress(piece))
+                written += self._write(write, compressor.flush())
             unseen = temporary == self._name and self._storage.hides_unfinished
             if unseen and not may_replace and self._storage.size(self._name) is not None:
                 raise ExistsError(self._appeared)
@@ -223,9 +224,9 @@ class _Upload:
                 raise ExistsError(self._appeared) from None
         self.archive_bytes = written
 
-    def _write(self, file: Any, compressed: bytes) -> int:
+    def _write(self, write: Callable[[bytes], None], compressed: bytes) -> int:
         self._meter.throttle(len(compressed))
-        write_all(file, compressed)
+        write(compressed)
         return len(compressed)
 
     def _iter_stream(self) -> Iterator[bytes]:
