@@ -14,7 +14,7 @@ from benchmarks.databases import checkpoint, make_database
 from benchmarks.harness import OURS, Row, Sample, alternate, run
 from benchmarks.latency_proxy import latency
 from benchmarks.sizes import Bench
-from benchmarks.storage import S3, rclone, restic, s3_server, s5cmd
+from benchmarks.storage import S3, count_server, rclone, restic, s3_server, s5cmd
 from tests.programs import find_program
 
 LOCAL = json.dumps({"protocol": "file"})
@@ -71,6 +71,7 @@ def s3(bench: Bench) -> Iterator[Row]:
             OURS: _ours("upload", source, server.options, "bucket/a.tar.zst", "archive", WORKERS),
             "tar, zstd -T0, rclone rcat": _program(["bash", "-o", "pipefail", "-c", rcat], server),
         }
+        contenders = {name: count_server(contender) for name, contender in contenders.items()}
         samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _empty(server))
         yield Row("archive .tar.zst to S3", samples, {"tar, zstd -T0, rclone rcat": 1.0})
     _remove(bench.place("s3"), source, restored)
@@ -193,6 +194,7 @@ def _first(bench: Bench, server: S3, source: Path, what: str, *, put: bool) -> R
         command = [sys.executable, "-m", "benchmarks.theirs", "put", str(source), server.options, "bucket/there"]
         contenders["s3fs put"] = lambda: run(command)
         targets["s3fs put"] = 1.9
+    contenders = {name: count_server(contender) for name, contender in contenders.items()}
     samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _empty(server))
     return Row(what, samples, targets)
 
