@@ -27,7 +27,7 @@ with open(path, "rb") as file:
 def blocks(bench: Bench) -> Iterator[Row]:
     """Yield a check of every block beside a loop over all keys."""
     database, made = bench.place("db"), bench.place("checkpoint")
-    make_database(database, bench.sizes.s3_files, bench.sizes.local_file_bytes)
+    make_database(database, bench.sizes.local_files, bench.sizes.local_file_bytes)
     checkpoint(database, made)
     ours = [sys.executable, "-m", "benchmarks.ours", "blocks", str(made)]
     theirs = [sys.executable, "-m", "benchmarks.theirs", "iterate", str(database)]
