@@ -28,10 +28,11 @@ MANNERS = {"read whole": 1, "in 1,000 steps": 1000}
 
 
 def new_file(number: int, rng: random.Random) -> bytes:
-    """Encode one file as RocksDB 9 does: times, epoch, unique id, tail size; user keys of 24 bytes."""
+    """Encode one file as RocksDB 9 does: times, epoch, no checksum, unique id, tail size; user keys of 24 bytes."""
     sequences = (number * 1000, number * 1000 + 999)
     smallest, largest = (rng.randbytes(24) + (sequence << 8 | 1).to_bytes(8, "little") for sequence in sequences)
-    fields = ((5, v(1_700_000_000)), (6, v(1_700_000_000)), (13, v(number)), (12, rng.randbytes(16)), (15, v(4000)))
+    times, checksum = ((5, v(1_700_000_000)), (6, v(1_700_000_000))), ((7, b""), (8, b"Unknown"))
+    fields = (*times, (13, v(number)), *checksum, (12, rng.randbytes(16)), (15, v(4000)))
     keys = (min(smallest, largest), max(smallest, largest))
     return e.new_file_4(0, number, 67_108_864 + number, *fields, sequences=sequences, keys=keys)
 

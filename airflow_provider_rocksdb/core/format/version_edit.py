@@ -132,7 +132,7 @@ _VARINT = r"[\x80-\xff]{0,8}+[\0-\x7f]"  # which always fits 64 bits
 _SKIPPED = rf"(?:[\0\2\5\6\x09-\x0b\x0d-\x3f]{_SLICE})*+"
 _USUAL_NEW_FILE_4 = re.compile(  # nearly all of a MANIFEST, so it is written for speed; groups: see its use
     rf"([\0-\x7f])({_VARINT})({_VARINT})({_SLICE}){_SLICE}{_VARINT}({_VARINT})"
-    rf"{_SKIPPED}(?:\x0c({_SLICE}))?{_SKIPPED}\x01".encode(),
+    rf"{_SKIPPED}(?:\x07({_SLICE})\x08({_SLICE}))?{_SKIPPED}(?:\x0c({_SLICE}))?{_SKIPPED}\x01".encode(),
     re.DOTALL,
 )
 
@@ -152,9 +152,12 @@ def decode_version_edit(data: bytes) -> VersionEdit:
             if tag > 127:
                 tag, position = decode_varint32(data, position - 1)
             if tag == 103 and (usual := _USUAL_NEW_FILE_4.match(data, position)):
-                level_byte, number_bytes, file_size, smallest, sequence, unique_id = usual.groups()
+                level_byte, number_bytes, file_size, smallest, sequence, checksum, function, unique_id = usual.groups()
                 number, _ = decode_varint64(number_bytes, 0)
                 file = TableFile(level_byte[0], number, file_size, smallest[1:], sequence)
+                if function:
+                    file.checksum = checksum[1:]
+                    file.checksum_function = function[1:].decode("utf-8", "replace")
                 if unique_id:
                     file.unique_id = unique_id[1:]
                 edit.new_files.append(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_rocksdb.core.errors import CorruptionError, NotSupportedError
+from airflow_provider_rocksdb.core.format import version_edit
 from airflow_provider_rocksdb.core.format.version_edit import (
     BlobFile,
     TableFile,
@@ -354,3 +356,47 @@ def test_damage_is_not_rewritten(clear: Callable[[bytes], Any]) -> None:
     """A damaged record is refused, not rewritten."""
     with pytest.raises(CorruptionError):
         clear(e.new_file_3(1, 300, 4096, 3)[:-1])
+
+
+CUSTOM_FIELDS = st.one_of(
+    st.sampled_from([*ALL_CUSTOM, (7, b""), (8, b"Unknown"), (13, v(1)), (15, v(4000)), (12, b"u" * 24)]),
+    st.tuples(st.sampled_from([*range(16), 63, 64, 65, 66, 200]), st.binary(max_size=9)),
+    st.tuples(st.sampled_from([10, 12]), st.binary(min_size=120, max_size=140)),
+)
+
+
+@given(
+    level=st.sampled_from([0, 6, 127, 128]),
+    numbers=st.tuples(UINT64, UINT64, UINT64, UINT64),
+    keys=st.tuples(st.binary(max_size=130), st.binary(max_size=130)),
+    custom=st.lists(CUSTOM_FIELDS, max_size=6),
+    change=st.tuples(st.floats(0, 1), st.integers(0, 255)),
+    cut=st.booleans(),
+)
+def test_usual_files_are_no_exception(
+    level: int,
+    numbers: tuple[int, int, int, int],
+    keys: tuple[bytes, bytes],
+    custom: list[tuple[int, bytes]],
+    change: tuple[float, int],
+    cut: bool,
+) -> None:
+    """What is decoded fast is what the decoder for everything else would say, errors and what follows included."""
+    number, size, *sequences = numbers
+    data = e.new_file_4(level, number, size, *custom, sequences=(sequences[0], sequences[1]), keys=keys) + v(2) + v(9)
+    position = int(change[0] * (len(data) - 1))
+    for case in (data, data[:position] if cut else data[:position] + bytes([change[1]]) + data[position + 1 :]):
+        fast = describe(case)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(version_edit, "_USUAL_NEW_FILE_4", re.compile(rb"(?!)"))
+            assert fast == describe(case)
+
+
+def describe(data: bytes) -> Any:
+    """Return all that an edit says, or the error."""
+    try:
+        edit = decode_version_edit(data)
+    except (CorruptionError, NotSupportedError) as error:
+        return type(error), str(error)
+    files = [{**vars(file), "size": file.size, "largest_sequence": file.largest_sequence} for file in edit.new_files]
+    return {**vars(edit), "new_files": files, "blob_files": [vars(file) for file in edit.blob_files]}
