@@ -8,7 +8,6 @@ that for the signature. So memory does not depend on the size of a part.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import io
 import os
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
+from fsspec.asyn import sync
 
 from airflow_provider_rocksdb.core.drivers import SILENCE_SECONDS
 from airflow_provider_rocksdb.core.durable import pread
@@ -53,7 +53,7 @@ def send_file(
     :param check_stop: called a few times a second; may raise.
     :raises IncompleteError: when the file is shorter than it must be.
     :raises CorruptionError: when it has another CRC32C; there is no object then.
-    :raises TimeoutError: when the server takes nothing more.
+    :raises ConnectionError: when the server takes nothing more.
     """
     bucket, key, _ = filesystem.split_path(path)
     place = {"Bucket": bucket, "Key": key}
@@ -88,25 +88,28 @@ def send_file(
 
 
 def _call(filesystem: Any, method: str, body: _Body, check_stop: Callable[[], None], **arguments: Any) -> Any:
-    """Call S3; give up at once when the file cannot be sent, or the caller asks to stop."""
+    """Call S3; give up at once when the file cannot be sent, or the caller asks to stop.
+
+    Nobody reads the file any more when this has returned: the caller may close it.
+    """
 
     async def call() -> Any:
         await filesystem.set_session()
         client = await filesystem.get_s3(arguments["Bucket"])
         client.meta.events.register_last("before-call.s3", _send_at_once, unique_id=__name__)
-        return await filesystem._call_s3(method, **arguments, Body=body)
+        request = asyncio.ensure_future(filesystem._call_s3(method, **arguments, Body=body))
+        try:
+            while not (await asyncio.wait({request}, timeout=_LOOK_SECONDS))[0]:
+                check_stop()
+                body.check()
+        finally:
+            request.cancel()
+            await asyncio.wait({request})
+        if body.failure is not None:
+            raise body.failure
+        return request.result()
 
-    future = asyncio.run_coroutine_threadsafe(call(), filesystem.loop)
-    try:
-        while not concurrent.futures.wait([future], _LOOK_SECONDS).done:
-            check_stop()
-            body.check()
-    except BaseException:
-        future.cancel()
-        raise
-    if body.failure is not None:
-        raise body.failure
-    return future.result()
+    return sync(filesystem.loop, call)
 
 
 def _send_at_once(params: dict[str, Any], **_: Any) -> None:
@@ -137,7 +140,7 @@ class _Body(io.RawIOBase):
         if self.failure is not None:
             raise self.failure
         if 0 < self._position < self._length and time.monotonic() - self._moved_at > SILENCE_SECONDS:
-            raise TimeoutError(f"{self._file.path}: the server has taken nothing for {SILENCE_SECONDS} s")
+            raise ConnectionError(f"{self._file.path}: the server has taken nothing for {SILENCE_SECONDS} s")
 
     def readable(self) -> bool:
         return True
