@@ -56,7 +56,6 @@ from airflow_provider_rocksdb.core.errors import (
     NotFoundError,
     RocksDBError,
 )
-from airflow_provider_rocksdb.core.s3_upload import LocalFile
 
 INCOMING = "incoming"
 
@@ -300,7 +299,7 @@ class Storage:
             raise
 
     def send_file(
-        self, name: str, file: LocalFile, *, on_sent: Callable[[int], None], check_stop: Callable[[], None]
+        self, name: str, file: s3_upload.LocalFile, *, on_sent: Callable[[int], None], check_stop: Callable[[], None]
     ) -> int:
         """Store a local file, where this ``sends_files``; return its CRC32C (:func:`.s3_upload.send_file`)."""
         return s3_upload.send_file(self.filesystem, self.path(name), file, on_sent=on_sent, check_stop=check_stop)
