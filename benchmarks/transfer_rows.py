@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -19,6 +20,7 @@ from tests.programs import find_program
 
 LOCAL = json.dumps({"protocol": "file"})
 WORKERS = 4
+LAYOUT = "backup_engine"
 MILLISECONDS = 50
 
 
@@ -31,12 +33,12 @@ def local(bench: Bench) -> Iterator[Row]:
     _link(source, stock_source)
     for workers in (1, 4):
         contenders = {
-            OURS: _ours("upload", source, LOCAL, repository, "backup_engine", workers),
+            OURS: _ours("upload", source, LOCAL, repository, LAYOUT, workers),
             "ldb backup": _ldb("backup", f"--db={stock_source}", f"--backup_dir={stock}", f"--num_threads={workers}"),
         }
         samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _remove(repository, stock))
         yield Row(f"first backup to a disk, {workers} at a time", samples, {"ldb backup": 1.0})
-    _ours("upload", source, LOCAL, repository, "backup_engine", WORKERS)()
+    _ours("upload", source, LOCAL, repository, LAYOUT, WORKERS)()
     contenders = {
         OURS: _ours("restore", LOCAL, repository, restored, WORKERS),
         "ldb restore": _ldb("restore", f"--db={restored}", f"--backup_dir={repository}", f"--num_threads={WORKERS}"),
@@ -55,10 +57,10 @@ def s3(bench: Bench) -> Iterator[Row]:
     """Yield the first backup to S3 on loopback, its restore, and an archive."""
     source = _make_checkpoint(bench, bench.sizes.s3_files, bench.sizes.local_file_bytes)
     restored = bench.place("restored")
+    yield _first(bench, source, "first backup to S3", milliseconds=0, put=True)
     with s3_server(bench.place("s3") / "buckets") as server:
-        yield _first(bench, server, source, "first backup to S3", put=True)
-        _empty(server)
-        _ours("upload", source, server.options, "bucket/there", "backup_engine", WORKERS)()
+        _empty(server.buckets)
+        _ours("upload", source, server.options, "bucket/there", LAYOUT, WORKERS)()
         contenders = {
             OURS: _ours("restore", server.options, "bucket/there", restored, WORKERS),
             "rclone copy": _program(rclone("copy", "there:bucket/there", str(restored), WORKERS), server),
@@ -72,7 +74,7 @@ def s3(bench: Bench) -> Iterator[Row]:
             "tar, zstd -T0, rclone rcat": _program(["bash", "-o", "pipefail", "-c", rcat], server),
         }
         contenders = {name: count_server(contender) for name, contender in contenders.items()}
-        samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _empty(server))
+        samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _empty(server.buckets))
         yield Row("archive .tar.zst to S3", samples, {"tar, zstd -T0, rclone rcat": 1.0})
     _remove(bench.place("s3"), source, restored)
 
@@ -82,9 +84,8 @@ def far(bench: Bench) -> Iterator[Row]:
     sizes = bench.sizes
     for count, file_bytes in ((sizes.small_files, sizes.small_file_bytes), (sizes.large_files, sizes.large_file_bytes)):
         source = _make_checkpoint(bench, count, file_bytes)
-        with s3_server(bench.place("s3") / "buckets") as server, latency(server.port, MILLISECONDS) as port:
-            what = f"first backup to S3, {MILLISECONDS} ms away, {count:,} files of {file_bytes / 1e6:g} MB"
-            yield _first(bench, S3(port, server.buckets), source, what, put=False)
+        what = f"first backup to S3, {MILLISECONDS} ms away, {count:,} files of {file_bytes / 1e6:g} MB"
+        yield _first(bench, source, what, milliseconds=MILLISECONDS, put=False)
         _remove(bench.place("s3"), source)
 
 
@@ -115,7 +116,7 @@ def _second_local(bench: Bench, first: Path, then: Path) -> Row:
     first_stock, then_stock = _link(first, bench.place("stock-1")), _link(then, bench.place("stock-2"))
 
     def ours(source: Path) -> Callable[[], Sample]:
-        return _ours("upload", source, LOCAL, repository, "backup_engine", WORKERS)
+        return _ours("upload", source, LOCAL, repository, LAYOUT, WORKERS)
 
     def theirs(source: Path) -> Callable[[], Sample]:
         return _ldb("backup", f"--db={source}", f"--backup_dir={stock}", f"--num_threads={WORKERS}")
@@ -143,21 +144,20 @@ def _second_far(bench: Bench, first: Path, then: Path, what: str) -> Row:
 
     def far(work: Callable[[S3], Sample]) -> Callable[[], Sample]:
         def measure() -> Sample:
-            # a new server each time: it may remember what it has listed, as one with 10,000 objects must
-            with s3_server(buckets, "--dir-cache-time", "1h") as server, latency(server.port, MILLISECONDS) as port:
-                return work(S3(port, buckets))
+            with _new_server(buckets, MILLISECONDS) as server:
+                return work(server)
 
         return measure
 
     bucket.mkdir(parents=True)  # what is there first gets there without a server
-    _ours("upload", first, LOCAL, bucket / "ours", "backup_engine", WORKERS)()
+    _ours("upload", first, LOCAL, bucket / "ours", LAYOUT, WORKERS)()
     run(["cp", "-r", "--preserve=timestamps", str(first), str(bucket / "rclone")])
     at_home = {**S3(0, buckets).env, "RESTIC_REPOSITORY": str(bucket / "restic")}
     run(restic("init", cache=cache, workers=WORKERS), env=at_home)
     with_restic(first, at_home)
     copy = rclone("copy", str(then), "there:bucket/rclone", WORKERS)
     contenders = {
-        OURS: far(lambda server: _ours("upload", then, server.options, "bucket/ours", "backup_engine", WORKERS)()),
+        OURS: far(lambda server: _ours("upload", then, server.options, "bucket/ours", LAYOUT, WORKERS)()),
         "rclone copy": far(lambda server: _program(copy, server)()),
         "restic backup": far(lambda server: with_restic(then, server.env)),
     }
@@ -183,20 +183,42 @@ def _kept(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.kept")
 
 
-def _first(bench: Bench, server: S3, source: Path, what: str, *, put: bool) -> Row:
+def _first(bench: Bench, source: Path, what: str, *, milliseconds: int, put: bool) -> Row:
+    buckets = bench.place("s3") / "buckets"
+
+    def on_server(work: Callable[[S3], Callable[[], Sample]]) -> Callable[[], Sample]:
+        def measure() -> Sample:
+            with _new_server(buckets, milliseconds) as server:
+                return count_server(work(server))()
+
+        return measure
+
+    def put_by_s3fs(server: S3) -> Callable[[], Sample]:
+        command = [sys.executable, "-m", "benchmarks.theirs", "put", str(source), server.options, "bucket/there"]
+        return lambda: run(command)
+
     contenders = {
-        OURS: _ours("upload", source, server.options, "bucket/there", "backup_engine", WORKERS),
-        "rclone copy": _program(rclone("copy", str(source), "there:bucket/there", WORKERS), server),
-        "s5cmd cp": _program(s5cmd(f"{source}/", "s3://bucket/there/", WORKERS), server),
+        OURS: on_server(lambda server: _ours("upload", source, server.options, "bucket/there", LAYOUT, WORKERS)),
+        "rclone copy": on_server(
+            lambda server: _program(rclone("copy", str(source), "there:bucket/there", WORKERS), server)
+        ),
+        "s5cmd cp": on_server(lambda server: _program(s5cmd(f"{source}/", "s3://bucket/there/", WORKERS), server)),
     }
     targets = {"rclone copy": 1.0, "s5cmd cp": 1.0}
     if put:
-        command = [sys.executable, "-m", "benchmarks.theirs", "put", str(source), server.options, "bucket/there"]
-        contenders["s3fs put"] = lambda: run(command)
+        contenders["s3fs put"] = on_server(put_by_s3fs)
         targets["s3fs put"] = 1.9
-    contenders = {name: count_server(contender) for name, contender in contenders.items()}
-    samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _empty(server))
-    return Row(what, samples, targets)
+    return Row(what, alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _empty(buckets)), targets)
+
+
+@contextlib.contextmanager
+def _new_server(buckets: Path, milliseconds: int) -> Iterator[S3]:
+    """Run a server, so far away, that has seen nothing yet: it remembers what it lists."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(s3_server(buckets, "--dir-cache-time", "1h"))
+        if milliseconds:
+            server = S3(stack.enter_context(latency(server.port, milliseconds)), buckets)
+        yield server
 
 
 def _make_checkpoint(bench: Bench, count: int, file_bytes: int) -> Path:
@@ -235,9 +257,9 @@ def _verify_backup(bench: Bench) -> Path:
     return program
 
 
-def _empty(server: S3) -> None:
-    _remove(server.buckets / "bucket")
-    (server.buckets / "bucket").mkdir()
+def _empty(buckets: Path) -> None:
+    _remove(buckets / "bucket")
+    (buckets / "bucket").mkdir(parents=True)
 
 
 def _remove(*directories: Path) -> None:
