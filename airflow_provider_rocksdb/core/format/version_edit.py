@@ -129,10 +129,10 @@ class VersionEdit:
 
 _SLICE = "(?:" + "|".join(rf"\x{length:02x}.{{{length}}}" for length in range(128)) + ")"
 _VARINT = r"[\x80-\xff]{0,8}[\0-\x7f]"  # which always fits 64 bits
-_SKIPPED = rf"(?:[\0\2\5\6\x09-\x0b\x0d-\x3f]{_SLICE})*"
+_SKIPPED = rf"(?:[\0\2\5\6\x09-\x0b\x0d-\x3f]{_SLICE}){{0,16}}"
 _USUAL_NEW_FILE_4 = re.compile(  # nearly all of a MANIFEST, so it is written for speed; groups: see its use
     rf"([\0-\x7f])({_VARINT})({_VARINT})({_SLICE}){_SLICE}{_VARINT}({_VARINT})"
-    rf"{_SKIPPED}(?:\x07({_SLICE})\x08({_SLICE}))?{_SKIPPED}(?:\x0c({_SLICE}))?{_SKIPPED}\x01".encode(),
+    rf"{_SKIPPED}(?:\x07({_SLICE})\x08({_SLICE}){_SKIPPED})?(?:\x0c({_SLICE}){_SKIPPED})?\x01".encode(),
     re.DOTALL,
 )
 
