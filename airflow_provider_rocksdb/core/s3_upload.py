@@ -1,8 +1,8 @@
 """Send a local file to S3 by as few requests as its size allows, each streamed from the file.
 
 s3fs's own files collect parts in memory: two copies, and a request for each 8 MiB. Here the body of a request is the
-file itself. botocore reads it piece by piece: to send it and, where the connection is not encrypted, once more before
-that for the signature. So memory does not depend on the size of a part.
+file itself. botocore reads it piece by piece: to send it and, where the connection is not encrypted, twice before that
+for a checksum and the signature. So memory does not depend on the size of a part.
 """
 
 from __future__ import annotations

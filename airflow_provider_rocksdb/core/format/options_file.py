@@ -134,7 +134,7 @@ class OptionsFile:
             emptied.remove(b"wal_dir")
         out = []
         for line in lines:
-            option, value = _statement(line) if b"_dir" in line else (b"", b"")
+            option, value = _statement(line) if any(name in line for name in emptied) else (b"", b"")
             if option in emptied and value:
                 changes.setdefault(option.decode(), _unescape(value).decode("utf-8", "backslashreplace"))
                 line = b"  " + option + b"="

@@ -181,7 +181,7 @@ def decode_version_edit(data: bytes) -> VersionEdit:
 
 
 def _decode_new_file_4(data: bytes, position: int, edit: VersionEdit) -> int:
-    """Decode what is not usual: long keys, checksums, blob files, path ids, damage.
+    """Decode what is not usual: long keys, blob files, path ids, damage.
 
     Raises IndexError where ``data`` ends.
     """
