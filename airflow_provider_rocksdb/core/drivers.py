@@ -19,7 +19,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ Move = Callable[[AbstractFileSystem, str, str], None]
 
 _CONNECT_SECONDS = 20
 SILENCE_SECONDS = 60
+_TIMES = ("mtime", "LastModified", "last_modified", "modified", "modify", "updated", "created")
 _S3FS_RETRIES = 5  # unless somebody has set another number
 _AZURE_RETRIES = 3  # likewise
 _TIMEOUTS: dict[str, dict[str, int]] = {
@@ -167,3 +169,16 @@ def _move_by_webdav(filesystem: Any, source: str, target: str) -> None:
 
 def _move_by_coroutine(filesystem: Any, source: str, target: str) -> None:
     sync(filesystem.loop, filesystem._mv, source, target)
+
+
+def read_time(entry: Mapping[str, Any]) -> float | None:
+    """Time of the last write in what a driver lists, by each driver's name for it."""
+    value = next((entry[name] for name in _TIMES if entry.get(name)), None)
+    if isinstance(value, str):
+        try:
+            value = datetime.strptime(value[:14], "%Y%m%d%H%M%S")  # noqa: DTZ007 -- FTP's (RFC 3659), in UTC
+        except ValueError:
+            return None
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    return float(value) if isinstance(value, int | float) else None

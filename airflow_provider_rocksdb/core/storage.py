@@ -28,8 +28,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from fsspec import AbstractFileSystem
@@ -38,7 +37,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_rocksdb.core import durable, ftp, local_storage, object_stream, s3_upload
+from airflow_provider_rocksdb.core import durable, ftp, local_storage, object_stream, s3_download, s3_upload
 from airflow_provider_rocksdb.core.driver_errors import is_full, is_missing, is_refusal
 from airflow_provider_rocksdb.core.drivers import (
     find_create_condition,
@@ -47,6 +46,7 @@ from airflow_provider_rocksdb.core.drivers import (
     limit_options,
     limit_waiting,
     make_folder,
+    read_time,
     remove_folder,
 )
 from airflow_provider_rocksdb.core.errors import (
@@ -64,7 +64,6 @@ _MAX_PARTS = 9000  # S3 allows 10,000
 _PART_BYTES = 8 * 1024 * 1024
 _PREFETCHED_REQUESTS = 64  # of 32 KiB each
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_TIMES = ("mtime", "LastModified", "last_modified", "modified", "modify", "updated", "created")
 _WRONG_USE = (ValueError, TypeError, ImportError)
 # A driver that was not made through fsspec's registry may have no name of its own.
 _NAMELESS = {"SSHFileSystem": "sftp"}
@@ -146,7 +145,7 @@ class Storage:
             name = entry["name"].rstrip("/")
             if name.strip("/") != path.strip("/"):  # the folder's own marker object
                 is_file = entry["type"] == "file" and entry.get("size") is not None
-                found[name.rpartition("/")[2]] = Entry(int(entry["size"]) if is_file else None, _read_time(entry))
+                found[name.rpartition("/")[2]] = Entry(int(entry["size"]) if is_file else None, read_time(entry))
         return found
 
     def _list_local(self, folder: str) -> dict[str, Entry]:
@@ -209,6 +208,10 @@ class Storage:
                 yield local
             return
         filesystem = self.own_file_system()
+        if self.sends_files:
+            with s3_download.open_reader(filesystem, path, offset) as reader:
+                yield reader
+            return
         if ftp.is_ftp(filesystem):
             with ftp.open_reader(filesystem, path, offset) as stream:
                 yield stream
@@ -280,6 +283,10 @@ class Storage:
                 yield file
             return
         filesystem = self.own_file_system()
+        if self.sends_files:
+            with s3_upload.open_writer(filesystem, path, _part_bytes(size)) as writer:
+                yield writer
+            return
         if ftp.is_ftp(filesystem):
             file = ftp.open_stream(filesystem, path, write=True)
         elif self._is_ssh:
@@ -298,11 +305,9 @@ class Storage:
                     filesystem.rm_file(path)
             raise
 
-    def send_file(
-        self, name: str, file: s3_upload.LocalFile, *, on_sent: Callable[[int], None], check_stop: Callable[[], None]
-    ) -> int:
+    def send_file(self, name: str, file: s3_upload.LocalFile, meter: s3_upload.Meter) -> int:
         """Store a local file, where this ``sends_files``; return its CRC32C (:func:`.s3_upload.send_file`)."""
-        return s3_upload.send_file(self.filesystem, self.path(name), file, on_sent=on_sent, check_stop=check_stop)
+        return s3_upload.send_file(self.filesystem, self.path(name), file, meter)
 
     def rename(self, temporary: str, name: str, *, replace: bool = True) -> None:
         """Give a whole file its name.
@@ -468,19 +473,6 @@ def _has_own_find(kind: type[AbstractFileSystem]) -> bool:
     if issubclass(kind, AsyncFileSystem):
         return kind._find is not AsyncFileSystem._find
     return kind.find is not AbstractFileSystem.find
-
-
-def _read_time(entry: Mapping[str, Any]) -> float | None:
-    """Time of the last write in what a driver lists, by each driver's name for it."""
-    value = next((entry[name] for name in _TIMES if entry.get(name)), None)
-    if isinstance(value, str):
-        try:
-            value = datetime.strptime(value[:14], "%Y%m%d%H%M%S")  # noqa: DTZ007 -- FTP's (RFC 3659), in UTC
-        except ValueError:
-            return None
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _part_bytes(size: int) -> int:

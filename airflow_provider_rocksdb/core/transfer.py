@@ -3,7 +3,7 @@
 A file is read once, in chunks. Each goes through the CRC32C, the rate limit and into the storage's writer, all of it in
 a thread of its own, so that file systems that are not asynchronous are as parallel as those that are. What a thread
 holds is a file system's own buffer: one part of 8 MiB, and the copy that is being sent. S3 gets whole files instead
-(:mod:`.s3_upload`), unless there is a rate limit, which needs the small parts.
+(:mod:`.s3_upload`).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1024 * 1024
 _MIN_CHUNK_BYTES = 16 * 1024
+_PREPARED = 2  # files for which requests are made while others are sent, where that takes time
 _GIVE_UP_AFTER = 10  # files that failed in spite of every attempt
 _FAILURES_SHOWN = 20
 
@@ -122,7 +123,7 @@ def upload_files(
     outcome = run_parallel(
         upload.send,
         sorted(items, key=lambda item: -item.size),
-        max_workers=options.max_workers,
+        max_workers=options.max_workers + (_PREPARED if storage.sends_files else 0),
         goes_on=lambda outcome: goes_on(outcome.failures.values()),
         on_tick=upload.meter.tell,
         tick_seconds=options.progress_seconds,
@@ -186,12 +187,20 @@ class Meter:
         self._began = time.monotonic()
         self._free_at = self._told_at = self._began
         limit = options.max_bytes_per_second
+        self.slot = threading.BoundedSemaphore(options.max_workers)
         self.chunk_bytes = min(_CHUNK_BYTES, max(_MIN_CHUNK_BYTES, limit // 4)) if limit else _CHUNK_BYTES
 
     @property
     def seconds(self) -> float:
         """Time since it began."""
         return time.monotonic() - self._began
+
+    def check_stop(self) -> None:
+        """Raise when the caller asked to stop.
+
+        :raises CancelledError: then.
+        """
+        check_stop(self._stop)
 
     def count_file(self) -> None:
         """Count a file that is done."""
@@ -253,7 +262,7 @@ class _Upload:
         return crc
 
     def _send_once(self, item: UploadItem) -> int:
-        if self._storage.sends_files and item.content is None and self._options.max_bytes_per_second is None:
+        if self._storage.sends_files and item.content is None:
             return self._send_whole(item)
         temporary = self._storage.temporary_name(item.name)
         sent = crc = 0
@@ -277,25 +286,12 @@ class _Upload:
         return crc
 
     def _send_whole(self, item: UploadItem) -> int:
-        sent = 0
-
-        def count(length: int) -> None:
-            nonlocal sent
-            sent += length
-            self.meter.count(length)
-
-        try:
-            with _open_source(item) as file:
-                size = os.fstat(file.fileno()).st_size
-                if size != item.size:
-                    raise IncompleteError(_changed(item, size))
-                source = LocalFile(item.source, file.fileno(), item.size, item.crc32c)
-                return self._storage.send_file(
-                    item.name, source, on_sent=count, check_stop=lambda: check_stop(self._stop)
-                )
-        except BaseException:
-            self.meter.count(-sent)
-            raise
+        with _open_source(item) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != item.size:
+                raise IncompleteError(_changed(item, size))
+            source = LocalFile(item.source, file.fileno(), item.size, item.crc32c)
+            return self._storage.send_file(item.name, source, self.meter)
 
 
 def read_chunks(item: UploadItem, chunk_bytes: int) -> Iterator[bytes]:

@@ -22,7 +22,7 @@ import pytest
 from airflow_provider_rocksdb.core import s3_upload
 from airflow_provider_rocksdb.core.errors import CancelledError, CorruptionError, IncompleteError
 from airflow_provider_rocksdb.core.storage import Storage
-from airflow_provider_rocksdb.core.transfer import TransferOptions, UploadItem, upload_files
+from airflow_provider_rocksdb.core.transfer import Meter, TransferOptions, UploadItem, upload_files
 from tests.programs import find_program
 from tests.servers import S3Server, serve
 
@@ -176,13 +176,13 @@ def test_other_size(storage: Storage, tmp_path: Path, change: int) -> None:
 
 def test_cut_meanwhile(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that gets shorter while it is read makes no object."""
-    item, read = make_item(tmp_path, 12 * MIB), s3_upload._Body._read
+    item, read = make_item(tmp_path, 12 * MIB), s3_upload._FileBody._read
 
-    def cutting(body: Any, length: int) -> bytes:
+    def cutting(body: Any, position: int, length: int) -> bytes:
         os.truncate(item.source, 11 * MIB)
-        return read(body, length)
+        return read(body, position, length)
 
-    monkeypatch.setattr(s3_upload._Body, "_read", cutting)
+    monkeypatch.setattr(s3_upload._FileBody, "_read", cutting)
     with pytest.raises(IncompleteError, match="it was changed meanwhile"):
         send(storage, item)
     assert storage.list("folder") == {}
@@ -233,3 +233,78 @@ def test_stopped(stalled: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(CancelledError):
         send(stalled, make_item(tmp_path, SIZE_NO_BUFFER_TAKES), stop)
     timer.join()
+
+
+def write(storage: Storage, data: bytes, piece: int = 700_001) -> None:
+    with storage.open_writer("stream", len(data)) as file:
+        for start in range(0, len(data), piece):
+            assert file.write(data[start : start + piece]) == len(data[start : start + piece])
+
+
+@pytest.mark.parametrize("size", [0, 1, 8 * MIB - 1, 8 * MIB, 8 * MIB + 1, 50 * MIB + 7])
+def test_streams(storage: Storage, size: int) -> None:
+    """A stream comes as it was written: below a part by one request, else in parts of one size, which R2 requires."""
+    data = os.urandom(size)
+    write(storage, data)
+    assert storage.read("stream") == data
+    assert list_uploads(storage) == []
+
+
+def test_parts_at_once(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of a stream are sent at the same time, as many as memory is meant for, and no more."""
+    under_way, most, lock, send = 0, 0, threading.Lock(), s3_upload._Upload.send
+
+    def counted(self: Any, body: Any, **options: Any) -> None:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        send(self, body, **options)
+        with lock:
+            under_way -= 1
+
+    monkeypatch.setattr(s3_upload._Upload, "send", counted)
+    write(storage, bytes(80 * MIB), MIB)
+    assert most == 3
+
+
+def test_stream_breaks_off(storage: Storage) -> None:
+    """A stream that its writer leaves by an error makes no object, and leaves no upload."""
+    pieces: list[bytes] = []
+    with pytest.raises(IndexError), storage.open_writer("stream", 50 * MIB) as file:
+        file.write(bytes(20 * MIB) + pieces[file.write(bytes(9 * MIB))])
+    assert storage.list("") == {}
+    assert list_uploads(storage) == []
+
+
+def test_part_fails(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part that cannot be sent fails the stream, sooner or later, and leaves nothing."""
+    request = s3_upload.request
+
+    def failing(filesystem: Any, method: str, arguments: dict[str, Any], **options: Any) -> Any:
+        if arguments.get("PartNumber") == 2:
+            raise ConnectionError("broken")
+        return request(filesystem, method, arguments, **options)
+
+    monkeypatch.setattr(s3_upload, "request", failing)
+    with pytest.raises(ConnectionError, match="broken"):
+        write(storage, bytes(18 * MIB))
+    monkeypatch.undo()
+    assert storage.list("") == {}
+    assert list_uploads(storage) == []
+
+
+def test_limited(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate limit counts what is sent, once, in small pieces; not what is read before that for a checksum."""
+    counted, throttle = [], Meter.throttle
+
+    def count(meter: Meter, length: int) -> None:
+        counted.append(length)
+        throttle(meter, length)
+
+    monkeypatch.setattr(Meter, "throttle", count)
+    item = make_item(tmp_path, MIB)
+    options = TransferOptions(attempts=1, max_bytes_per_second=500_000)
+    assert_sent(storage, item, upload_files([item], storage, options=options).crc32c[item.name])
+    assert sum(counted) == MIB
+    assert max(counted) <= 125_000
