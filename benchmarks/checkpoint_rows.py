@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.databases import make_database
-from benchmarks.harness import OURS, Row, Sample, alternate, run
+from benchmarks.harness import OURS, Row, Sample, run
 from benchmarks.sizes import Bench
 
 WITHOUT, AGAIN = "the writer without it", "the same again"
@@ -48,7 +48,7 @@ def idle(bench: Bench) -> Iterator[Row]:
             "rocksdict create_checkpoint, without the opening": lambda command=theirs: run(command, own_clock=True),
             "cp -r": lambda: run(["cp", "-r", str(database), str(made)]),
         }
-        samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _remove(made))
+        samples = bench.alternate(contenders, prepare=lambda: _remove(made))
         targets = {"rocksdict create_checkpoint, without the opening": 0.5}
         yield Row(f"checkpoint of an idle database, {count:,} SST files", samples, targets)
         _remove(made)
@@ -63,7 +63,7 @@ def busy(bench: Bench) -> Iterator[Row]:
         WITHOUT: lambda: _write(bench, seconds, checkpoints=False),
         AGAIN: lambda: _write(bench, seconds, checkpoints=False),
     }
-    samples = alternate(contenders, pairs=bench.sizes.pairs)
+    samples = bench.alternate(contenders)
     yield Row("a writer's million keys, checkpointed each second", samples)
     spread = [a.seconds / b.seconds for a, b in zip(samples[WITHOUT], samples[AGAIN], strict=True)]
     print(f"A/A: {statistics.median(spread):.2f} ({min(spread):.2f} to {max(spread):.2f})", flush=True)

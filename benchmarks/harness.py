@@ -87,6 +87,16 @@ def alternate(
     return samples
 
 
+def forget(directory: Path) -> None:
+    """Have the kernel keep no data of files below a directory in its cache."""
+    os.sync()  # what is not written yet would stay
+    for path in directory.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
 def ratios(row: Row, peer: str) -> list[float]:
     """How many times as fast as the peer ours was, in each round."""
     return [theirs.seconds / mine.seconds for mine, theirs in zip(row.samples[OURS], row.samples[peer], strict=True)]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from benchmarks.databases import checkpoint, make_database
-from benchmarks.harness import OURS, Row, alternate, run
+from benchmarks.harness import OURS, Row, run
 from benchmarks.manifest_reading import write_manifest
 from benchmarks.sizes import Bench
 from tests.programs import find_program
@@ -32,7 +32,7 @@ def blocks(bench: Bench) -> Iterator[Row]:
     ours = [sys.executable, "-m", "benchmarks.ours", "blocks", str(made)]
     theirs = [sys.executable, "-m", "benchmarks.theirs", "iterate", str(database)]
     contenders = {OURS: lambda: run(ours), "a loop over rocksdict": lambda: run(theirs)}
-    yield Row("check of every block", alternate(contenders, pairs=bench.sizes.pairs), {"a loop over rocksdict": 1.0})
+    yield Row("check of every block", bench.alternate(contenders), {"a loop over rocksdict": 1.0})
     shutil.rmtree(made)
     shutil.rmtree(database)
 
@@ -45,7 +45,7 @@ def manifest(bench: Bench) -> Iterator[Row]:
         ours = [sys.executable, "-c", READ_MANIFEST, str(path), str(steps)]
         theirs = [find_program("ldb"), "manifest_dump", f"--path={path}"]
         contenders = {OURS: lambda ours=ours: run(ours), "ldb manifest_dump": lambda theirs=theirs: run(theirs)}
-        samples = alternate(contenders, pairs=bench.sizes.pairs)
+        samples = bench.alternate(contenders)
         yield Row(f"MANIFEST of {path.stat().st_size / 1e6:.0f} MB, {how}", samples)
     path.unlink()
 
@@ -57,4 +57,4 @@ def imports(bench: Bench) -> Iterator[Row]:
         OURS: lambda: run([sys.executable, "-c", ours]),
         "import airflow.sdk alone": lambda: run([sys.executable, "-c", "import airflow.sdk"]),
     }
-    yield Row("import of all operators in a DAG file", alternate(contenders, pairs=2 * bench.sizes.pairs))
+    yield Row("import of all operators in a DAG file", bench.alternate(contenders, times=2))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.harness import Sample, alternate, forget
 
 MIB = 1 << 20
 
@@ -68,6 +71,23 @@ class Bench:
 
     directory: Path
     sizes: Sizes
+    cold: bool = False
+
+    def alternate(
+        self,
+        contenders: Mapping[str, Callable[[], Sample]],
+        *,
+        prepare: Callable[[], object] = lambda: None,
+        times: int = 1,
+    ) -> dict[str, list[Sample]]:
+        """Run the contenders in turns, as often as the sizes say, or ``times`` that; data not in cache if ``cold``."""
+
+        def prepare_all() -> None:
+            prepare()
+            if self.cold:
+                forget(self.directory)
+
+        return alternate(contenders, pairs=times * self.sizes.pairs, prepare=prepare_all)
 
     def place(self, name: str) -> Path:
         """Return a path for something to be made."""

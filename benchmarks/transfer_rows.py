@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.databases import checkpoint, make_database
-from benchmarks.harness import OURS, Row, Sample, alternate, run
+from benchmarks.harness import OURS, Row, Sample, run
 from benchmarks.latency_proxy import latency
 from benchmarks.sizes import Bench
 from benchmarks.storage import S3, count_server, rclone, restic, s3_server, s5cmd
@@ -36,20 +36,20 @@ def local(bench: Bench) -> Iterator[Row]:
             OURS: _ours("upload", source, LOCAL, repository, LAYOUT, workers),
             "ldb backup": _ldb("backup", f"--db={stock_source}", f"--backup_dir={stock}", f"--num_threads={workers}"),
         }
-        samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _remove(repository, stock))
+        samples = bench.alternate(contenders, prepare=lambda: _remove(repository, stock))
         yield Row(f"first backup to a disk, {workers} at a time", samples, {"ldb backup": 1.0})
     _ours("upload", source, LOCAL, repository, LAYOUT, WORKERS)()
     contenders = {
         OURS: _ours("restore", LOCAL, repository, restored, WORKERS),
         "ldb restore": _ldb("restore", f"--db={restored}", f"--backup_dir={repository}", f"--num_threads={WORKERS}"),
     }
-    samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _remove(restored))
+    samples = bench.alternate(contenders, prepare=lambda: _remove(restored))
     yield Row("restore from a disk, CRC checked", samples, {"ldb restore": 1.0})
     contenders = {
         OURS: _ours("verify", LOCAL, repository, WORKERS),
         "VerifyBackup": lambda: run([str(_verify_backup(bench)), str(repository), str(WORKERS)]),
     }
-    yield Row("verify checksums on a disk", alternate(contenders, pairs=bench.sizes.pairs), {"VerifyBackup": 1.0})
+    yield Row("verify checksums on a disk", bench.alternate(contenders), {"VerifyBackup": 1.0})
     _remove(database, source, repository, stock, stock_source, restored)
 
 
@@ -65,7 +65,7 @@ def s3(bench: Bench) -> Iterator[Row]:
             OURS: _ours("restore", server.options, "bucket/there", restored, WORKERS),
             "rclone copy": _program(rclone("copy", "there:bucket/there", str(restored), WORKERS), server),
         }
-        samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _remove(restored))
+        samples = bench.alternate(contenders, prepare=lambda: _remove(restored))
         yield Row("restore from S3, CRC checked", samples, {"rclone copy": 1.0})
         tar = f"tar -C {shlex.quote(str(source))} -c . | zstd -q -T0"
         rcat = f"{tar} | {find_program('rclone')} rcat there:bucket/a.tar.zst"
@@ -74,7 +74,7 @@ def s3(bench: Bench) -> Iterator[Row]:
             "tar, zstd -T0, rclone rcat": _program(["bash", "-o", "pipefail", "-c", rcat], server),
         }
         contenders = {name: count_server(contender) for name, contender in contenders.items()}
-        samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _empty(server.buckets))
+        samples = bench.alternate(contenders, prepare=lambda: _empty(server.buckets))
         yield Row("archive .tar.zst to S3", samples, {"tar, zstd -T0, rclone rcat": 1.0})
     _remove(bench.place("s3"), source, restored)
 
@@ -125,7 +125,7 @@ def _second_local(bench: Bench, first: Path, then: Path) -> Row:
     theirs(first_stock)()
     prepare = _keep(repository, stock)
     contenders = {OURS: ours(then), "ldb backup": theirs(then_stock)}
-    samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=prepare)
+    samples = bench.alternate(contenders, prepare=prepare)
     _remove(repository, stock, first_stock, then_stock, *map(_kept, (repository, stock)))
     title = f"second backup to a disk, {bench.sizes.unchanged_files:,} files, nothing new"
     return Row(title, samples, {"ldb backup": 1.0})
@@ -161,7 +161,7 @@ def _second_far(bench: Bench, first: Path, then: Path, what: str) -> Row:
         "rclone copy": far(lambda server: _program(copy, server)()),
         "restic backup": far(lambda server: with_restic(then, server.env)),
     }
-    samples = alternate(contenders, pairs=bench.sizes.pairs, prepare=_keep(bucket, cache))
+    samples = bench.alternate(contenders, prepare=_keep(bucket, cache))
     _remove(bench.place("s3"), cache, _kept(cache))
     return Row(f"second backup to S3, {MILLISECONDS} ms away, {what}", samples, {"rclone copy": 1.0})
 
@@ -208,7 +208,7 @@ def _first(bench: Bench, source: Path, what: str, *, milliseconds: int, put: boo
     if put:
         contenders["s3fs put"] = on_server(put_by_s3fs)
         targets["s3fs put"] = 1.9
-    return Row(what, alternate(contenders, pairs=bench.sizes.pairs, prepare=lambda: _empty(buckets)), targets)
+    return Row(what, bench.alternate(contenders, prepare=lambda: _empty(buckets)), targets)
 
 
 @contextlib.contextmanager
