@@ -39,10 +39,12 @@ _NEW_RECORD = f".{RECORD_NAME}.tmp"
 class Building:
     """A checkpoint being built in ``directory``; set ``checkpoint`` when every other file is there.
 
+    :param descriptor: the open directory.
     :param files: what is created in these is durable when the checkpoint gets its name.
     """
 
     directory: str
+    descriptor: int
     files: durable.NewFiles
     checkpoint: Checkpoint | None = None
     current: bytes = b""
@@ -74,7 +76,7 @@ def building(
     descriptor = _lock_temporary(temporary, force=force)
     try:
         with durable.NewFiles() as files:
-            work = Building(temporary, files)
+            work = Building(temporary, descriptor, files)
             yield work
             if work.checkpoint is None:
                 raise AssertionError("the block must set the checkpoint")
@@ -106,16 +108,18 @@ def _lock_temporary(temporary: str, *, force: bool) -> int:
     while True:
         with contextlib.suppress(FileExistsError):
             os.mkdir(temporary, 0o700)
-        if os.path.islink(temporary) or (os.path.lexists(temporary) and not os.path.isdir(temporary)):
-            raise ExistsError(f"{temporary}: is in the way, and is not a directory; move it away")
         try:
             descriptor = durable.lock_directory(temporary)
         except FileNotFoundError:
             continue
+        except NotADirectoryError:  # a link is none either
+            raise ExistsError(f"{temporary}: is in the way, and is not a directory; move it away") from None
         try:
             if _is_same(descriptor, temporary):
-                _check_litter(descriptor, temporary, force=force)
-                _empty(descriptor)
+                names = os.listdir(descriptor)
+                if names:
+                    _check_litter(descriptor, names, temporary, force=force)
+                    _empty(descriptor)
                 _create_record(descriptor)
                 return descriptor
         except BaseException:
@@ -153,9 +157,8 @@ def _is_same(descriptor: int, path: str) -> bool:
     return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
 
 
-def _check_litter(descriptor: int, temporary: str, *, force: bool) -> None:
-    names = os.listdir(descriptor)
-    if not names or (RECORD_NAME in names and "LOCK" not in names and _has_own_record(temporary)):
+def _check_litter(descriptor: int, names: list[str], temporary: str, *, force: bool) -> None:
+    if RECORD_NAME in names and "LOCK" not in names and _has_own_record(temporary):
         return
     if force:  # a foreign checkpoint that a run was replacing by force when it died
         _check_content(descriptor, temporary, force=True)
