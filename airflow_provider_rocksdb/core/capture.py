@@ -35,10 +35,15 @@ class FileCapture:
     """SST and blob files of a Version, linked into a directory; what is there stays for the next round.
 
     A file that can be neither linked nor cloned is pinned by an open descriptor, and copied in :meth:`finish`.
+
+    :param here: the open directory.
     """
 
-    def __init__(self, directory: str, db_dir: str, *, allow_copy: bool, stop: threading.Event | None) -> None:
+    def __init__(
+        self, directory: str, here: int, db_dir: str, *, allow_copy: bool, stop: threading.Event | None
+    ) -> None:
         self._directory = directory
+        self._here = here
         self._db_dir = db_dir
         self._allow_copy = allow_copy
         self._stop = stop
@@ -88,11 +93,10 @@ class FileCapture:
         return self._sources[directory]
 
     def _capture(self, file: LiveFile, name: str) -> CheckpointFile:
-        target = f"{self._directory}/{name}"
         source = self._source(file.directory)
         try:
-            durable.link_file(source, name, target)
-            return CheckpointFile(name, os.stat(target).st_size, "link")
+            durable.link_file(source, name, self._here)
+            return CheckpointFile(name, os.stat(name, dir_fd=self._here).st_size, "link")
         except OSError as error:
             if error.errno not in _NO_LINK:
                 raise
@@ -100,7 +104,7 @@ class FileCapture:
         descriptor = durable.open_regular(name, dir_fd=source)
         try:
             size = os.fstat(descriptor).st_size
-            if durable.clone_file(descriptor, target):
+            if durable.clone_file(descriptor, f"{self._directory}/{name}"):
                 return CheckpointFile(name, size, "reflink")
             if not self._allow_copy:
                 raise self._cannot_link(f"{file.directory}/{name}", reason)
@@ -175,10 +179,14 @@ def _allow_descriptors(needed: int) -> None:
 
 
 class WalCapture:
-    """WALs that a Version needs: opened with their sizes noted, then copied up to those sizes."""
+    """WALs that a Version needs: opened with their sizes noted, then copied up to those sizes.
 
-    def __init__(self, directory: str, *, stop: threading.Event | None) -> None:
+    :param files: what the copies become durable with.
+    """
+
+    def __init__(self, directory: str, files: durable.NewFiles, *, stop: threading.Event | None) -> None:
         self._directory = directory
+        self._files = files
         self._stop = stop
         self._pinned: list[tuple[int, str, int, int]] = []  # number, path, descriptor, noted size; newest first
         self._targets: set[str] = set()  # copies that are here, whole or not
@@ -210,7 +218,10 @@ class WalCapture:
         """
         self._remove_copies()
         durable.require_space(self._directory, sum(size for *_, size in self._pinned))
-        self.copied = [self._copy(*pinned) for pinned in self._pinned]
+        self.copied = []
+        while self._pinned:
+            self.copied.append(self._copy(*self._pinned[0]))
+            os.close(self._pinned.pop(0)[2])  # its copy stays open
         self.copied.reverse()
         self.damage = [content.damage for content in self.copied if content.damage]
         gap = find_gap(self.copied)
@@ -219,18 +230,18 @@ class WalCapture:
 
     def _remove_copies(self) -> None:
         for target in self._targets:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(target)
+            self._files.discard(target)
         self._targets.clear()
 
     def _copy(self, number: int, path: str, descriptor: int, size: int) -> WalContent:
         target = os.path.join(self._directory, wal_file_name(number))
-        self._targets.add(target)
         for attempt in range(_DAMAGE_TRIES):
             if attempt:  # a write in place (a recycled WAL) may have been seen half done
                 time.sleep(_DAMAGE_PAUSE_SECONDS)
-                os.unlink(target)
-            if durable.copy_range(descriptor, target, size, stop=self._stop) < size:
+                self._files.discard(target)
+            copied = self._files.copy(descriptor, target, size, stop=self._stop)
+            self._targets.add(target)
+            if copied < size:
                 raise MovedOn(f"{path} was cut while it was copied")
             content = read_wal_file(number, target)
             if content.damage is None:
@@ -249,9 +260,7 @@ class WalCapture:
         sizes = {wal.number: wal.size for wal in self.copied}
         for wal in (*find_stale_ends(self.copied), *self.copied[last:]):
             if wal.damage is None and wal.end < wal.size:
-                with open(os.path.join(self._directory, wal_file_name(wal.number)), "r+b") as file:
-                    file.truncate(wal.end)
-                    os.fsync(file.fileno())
+                self._files.truncate(os.path.join(self._directory, wal_file_name(wal.number)), wal.end)
                 sizes[wal.number] = wal.end
         return [CheckpointFile(wal_file_name(number), size, "written") for number, size in sizes.items()]
 

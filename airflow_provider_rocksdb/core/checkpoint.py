@@ -2,7 +2,12 @@
 
 ``checkpoint.json`` lies in every checkpoint that this package makes: where it comes from, every file with its size and
 how it got there, the WALs. A checkpoint is built as ``<checkpoint_dir>.tmp`` under a flock on that directory, and gets
-its name when it is whole and on disk. An unlocked ``.tmp`` with our record in it is litter of a run that died.
+its name when it is whole and on disk. An unlocked ``.tmp`` with our record in it, or marked as unfinished, is litter of
+a run that died.
+
+The mark is on disk before anything else is in the directory, and goes when all of it is, the record's content, too. So
+one wait for the disk is enough for all: whatever part of it a power cut leaves is known as litter. A mark that such a
+cut brings back into a checkpoint that has its name is an empty file, and nothing minds it.
 """
 
 from __future__ import annotations
@@ -33,16 +38,19 @@ from airflow_provider_rocksdb.core.errors import (
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 _NEW_RECORD = f".{RECORD_NAME}.tmp"
+_UNFINISHED = f".{RECORD_NAME}.unfinished"
 
 
 @dataclass
 class Building:
     """A checkpoint being built in ``directory``; set ``checkpoint`` when every other file is there.
 
+    :param descriptor: the open directory.
     :param files: what is created in these is durable when the checkpoint gets its name.
     """
 
     directory: str
+    descriptor: int
     files: durable.NewFiles
     checkpoint: Checkpoint | None = None
     current: bytes = b""
@@ -50,6 +58,10 @@ class Building:
     def path(self, name: str) -> str:
         """Path of a file in it."""
         return os.path.join(self.directory, name)
+
+    def names(self) -> list[str]:
+        """Names of what the caller has put there."""
+        return sorted(set(os.listdir(self.directory)) - {RECORD_NAME, _UNFINISHED})
 
 
 @contextlib.contextmanager
@@ -74,15 +86,16 @@ def building(
     descriptor = _lock_temporary(temporary, force=force)
     try:
         with durable.NewFiles() as files:
-            work = Building(temporary, files)
+            work = Building(temporary, descriptor, files)
             yield work
             if work.checkpoint is None:
                 raise AssertionError("the block must set the checkpoint")
             files.create(work.path(_NEW_RECORD), work.checkpoint.to_json())
             files.create(work.path("CURRENT"), work.current)
+            os.replace(work.path(_NEW_RECORD), work.path(RECORD_NAME))
             files.sync()
-        os.replace(work.path(_NEW_RECORD), work.path(RECORD_NAME))
         os.fsync(descriptor)
+        os.unlink(_UNFINISHED, dir_fd=descriptor)
         # locked until it is gone: under the temporary name it would be another run's litter
         with _locked_old(checkpoint_dir) as old:
             _check_replaceable(checkpoint_dir, replace=replace, force=force)
@@ -102,20 +115,23 @@ def building(
 
 
 def _lock_temporary(temporary: str, *, force: bool) -> int:
-    """Create the temporary directory with an empty record in it, clear what a dead run left there, and lock it."""
+    """Create the temporary directory, clear what a dead run left there, lock it and mark it as unfinished."""
     while True:
         with contextlib.suppress(FileExistsError):
             os.mkdir(temporary, 0o700)
-        if os.path.islink(temporary) or (os.path.lexists(temporary) and not os.path.isdir(temporary)):
-            raise ExistsError(f"{temporary}: is in the way, and is not a directory; move it away")
         try:
             descriptor = durable.lock_directory(temporary)
         except FileNotFoundError:
             continue
+        except NotADirectoryError:  # a link is none either
+            raise ExistsError(f"{temporary}: is in the way, and is not a directory; move it away") from None
         try:
             if _is_same(descriptor, temporary):
-                _check_litter(descriptor, temporary, force=force)
-                _empty(descriptor)
+                names = os.listdir(descriptor)
+                if names:
+                    _check_litter(descriptor, names, temporary, force=force)
+                    _empty(descriptor)
+                _create_empty(descriptor, _UNFINISHED)
                 _create_record(descriptor)
                 return descriptor
         except BaseException:
@@ -153,9 +169,8 @@ def _is_same(descriptor: int, path: str) -> bool:
     return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
 
 
-def _check_litter(descriptor: int, temporary: str, *, force: bool) -> None:
-    names = os.listdir(descriptor)
-    if not names or (RECORD_NAME in names and "LOCK" not in names and _has_own_record(temporary)):
+def _check_litter(descriptor: int, names: list[str], temporary: str, *, force: bool) -> None:
+    if "LOCK" not in names and (_UNFINISHED in names or (RECORD_NAME in names and _has_own_record(temporary))):
         return
     if force:  # a foreign checkpoint that a run was replacing by force when it died
         _check_content(descriptor, temporary, force=True)
@@ -177,22 +192,26 @@ def _has_own_record(directory: str) -> bool:
 
 def _create_record(directory: int) -> None:
     """Create an empty record in a directory, by which it is known as litter."""
-    os.close(os.open(RECORD_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory))
+    _create_empty(directory, RECORD_NAME)
     os.fsync(directory)
 
 
+def _create_empty(directory: int, name: str) -> None:
+    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory))
+
+
 def _empty(directory: int) -> None:
-    """Remove what is in a directory, the record last: when this dies, too, the rest is still known as litter.
+    """Remove what is in a directory, record and mark last: when this dies, too, the rest is still known as litter.
 
     By its descriptor alone: whatever takes its name meanwhile is not touched.
     """
     with contextlib.suppress(FileNotFoundError):
         os.unlink("LOCK", dir_fd=directory)
     names = os.listdir(directory)
-    if names and RECORD_NAME not in names:
+    if names and RECORD_NAME not in names and _UNFINISHED not in names:
         _create_record(directory)
         names.append(RECORD_NAME)
-    for name in sorted(names, key=lambda name: name == RECORD_NAME):
+    for name in sorted(names, key=lambda name: (name == _UNFINISHED, name == RECORD_NAME)):
         if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
             shutil.rmtree(name, dir_fd=directory)
         else:

@@ -67,11 +67,7 @@ def create_exclusive_checkpoint(
                 _create_checkpoint(opened, work.path("db"), paths.db_dir)
             snapshot, changes = _adopt(work.directory, paths.db_dir)
             work.current = durable.read_small_file(work.path("CURRENT"))
-            files = [
-                _describe(work.directory, name)
-                for name in sorted(os.listdir(work.directory))
-                if name != "checkpoint.json"
-            ]
+            files = [_describe(work.directory, name) for name in work.names()]
             os.unlink(work.path("CURRENT"))
             work.checkpoint = Checkpoint(
                 checkpoint_dir=os.path.abspath(checkpoint_dir),

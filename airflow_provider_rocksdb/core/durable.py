@@ -175,30 +175,40 @@ class NewFiles(contextlib.AbstractContextManager["NewFiles"]):
 
         :raises FileExistsError: when the name is taken.
         """
-        with self._open(path) as descriptor:
+        descriptor = self._descriptors[path] = _open_new(path)
+        with naming(path):
             _write_all(descriptor, data)
 
-    def copy(self, source: int, path: str, length: int) -> None:
+    def copy(self, source: int, path: str, length: int, *, stop: threading.Event | None = None) -> int:
         """Copy the first ``length`` bytes of an open file into a new one.
 
+        :returns: the bytes copied, fewer than ``length`` when the source is shorter.
         :raises FileExistsError: when the name is taken.
+        :raises CancelledError: when ``stop`` is set.
         """
-        with self._open(path) as descriptor:
-            _copy_bytes(source, descriptor, path, length)
+        descriptor = self._descriptors[path] = _open_new(path)
+        with naming(path):
+            return _copy_bytes(source, descriptor, path, length, stop)
+
+    def truncate(self, path: str, length: int) -> None:
+        """Cut one of them."""
+        with naming(path):
+            os.ftruncate(self._descriptors[path], length)
+
+    def discard(self, path: str) -> None:
+        """Remove one of them."""
+        os.close(self._descriptors.pop(path))
+        os.unlink(path)
 
     def sync(self) -> None:
         """Wait until all of them are on disk."""
         for path, descriptor in self._descriptors.items():
             with naming(path):
+                # begins to write it out, and waits for nothing: the first fsync then commits what all of them need
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        for path, descriptor in self._descriptors.items():
+            with naming(path):
                 os.fsync(descriptor)
-
-    @contextlib.contextmanager
-    def _open(self, path: str) -> Iterator[int]:
-        descriptor = self._descriptors[path] = _open_new(path)
-        with naming(path):
-            yield descriptor
-            # begins to write it out, and waits for nothing: the first fsync then commits what all of them need
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _open_new(path: str) -> int:
@@ -236,13 +246,13 @@ def write_file(path: str, data: bytes, *, exclusive: bool = False) -> None:
     fsync_directory(directory)
 
 
-def link_file(directory_descriptor: int, name: str, target: str) -> None:
-    """Hard-link ``name`` of an open directory, or what it points to when it is a symbolic link.
+def link_file(source: int, name: str, target: int) -> None:
+    """Hard-link ``name`` of an open directory, or what it points to when it is a symbolic link, into another one.
 
     :raises OSError: as ``linkat(2)``.
     """
     # with a directory descriptor, and only then, CPython asks for AT_SYMLINK_FOLLOW
-    os.link(name, target, src_dir_fd=directory_descriptor, follow_symlinks=True)
+    os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=True)
 
 
 def clone_file(source: int, target: str) -> bool:

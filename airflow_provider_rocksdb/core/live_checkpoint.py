@@ -135,8 +135,8 @@ class _Capture(contextlib.AbstractContextManager["_Capture"]):
         self.work = work
         self.stop = stop
         self.rounds = 0
-        self.files = FileCapture(work.directory, database.db_dir, allow_copy=allow_copy, stop=stop)
-        self.wals = WalCapture(work.directory, stop=stop)
+        self.files = FileCapture(work.directory, work.descriptor, database.db_dir, allow_copy=allow_copy, stop=stop)
+        self.wals = WalCapture(work.directory, work.files, stop=stop)
         self.options_changes: dict[str, object] = {}
 
     def __exit__(self, *_: object) -> None:

@@ -149,9 +149,9 @@ class LiveDatabase:
     def __init__(self, paths: DatabasePaths) -> None:
         self.paths = paths
         self.db_dir = paths.db_dir
-        _check_directory(self.db_dir)
+        names = _list_database(self.db_dir)
         self.options_name, self.options = "", None
-        self.options_name, self.options = self.read_options()
+        self.options_name, self.options = self.read_options(names)
         self.wal_dir = self._find_wal_dir()
         self._descriptor: int | None = None
         self._reader: ManifestReader | None = None
@@ -164,13 +164,15 @@ class LiveDatabase:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def read_options(self) -> tuple[str, OptionsFile | None]:
+    def read_options(self, names: Iterable[str] | None = None) -> tuple[str, OptionsFile | None]:
         """Newest OPTIONS file: name and content; ``("", None)`` where there is none.
 
+        :param names: a listing of the DB directory just made.
         :raises CorruptionError: when it is not an OPTIONS file.
         """
         while True:
-            name = newest_options(os.listdir(self.db_dir))
+            name = newest_options(os.listdir(self.db_dir) if names is None else names)
+            names = None
             if name is None:
                 return "", None
             if name == self.options_name:  # it got its name when it was whole, and no other gets the number
@@ -297,7 +299,7 @@ class LiveDatabase:
         return (None, None)
 
 
-def _check_directory(db_dir: str) -> None:
+def _list_database(db_dir: str) -> list[str]:
     try:
         names = os.listdir(db_dir)
     except FileNotFoundError:
@@ -310,6 +312,7 @@ def _check_directory(db_dir: str) -> None:
         raise NotADatabaseError(f"{db_dir}: is empty; expected a RocksDB database (a CURRENT and a MANIFEST)")
     if "CURRENT" not in names:
         raise NotADatabaseError(f"{db_dir}: is not a RocksDB database: {len(names)} entries, but no CURRENT")
+    return names
 
 
 @contextlib.contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rocksdict import Checkpoint as StockCheckpoint
@@ -15,9 +17,12 @@ from airflow_provider_rocksdb.core.checkpoint import delete_checkpoint
 from airflow_provider_rocksdb.core.checkpoint_record import Checkpoint, read_checkpoint
 from airflow_provider_rocksdb.core.completeness import State, check_completeness
 from airflow_provider_rocksdb.core.errors import BusyError, ExistsError, InvalidArgumentError
+from airflow_provider_rocksdb.core.inventory import read_inventory
 from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from tests.core.databases import DYING, build, count_keys, fingerprint, options, put, run_child, start_child
+
+UNFINISHED = ".checkpoint.json.unfinished"
 
 
 def take(db_dir: str, target: str | Path, **arguments: bool) -> Checkpoint:
@@ -171,7 +176,7 @@ def test_taken_meanwhile(db_dir: str, target: str, monkeypatch: pytest.MonkeyPat
 
 def test_litter_is_cleared(db_dir: str, target: str) -> None:
     """Litter of a run that died, with or without files in it, is cleared by the next."""
-    for content in ((), ("checkpoint.json",), ("checkpoint.json", "000011.sst", "db")):
+    for content in ((), ("checkpoint.json",), ("checkpoint.json", "000011.sst", "db"), (UNFINISHED, "000011.sst")):
         os.mkdir(target + ".tmp")
         for name in content:
             Path(target + ".tmp", name).mkdir() if name == "db" else Path(target + ".tmp", name).touch()
@@ -179,7 +184,53 @@ def test_litter_is_cleared(db_dir: str, target: str) -> None:
         assert sorted(os.listdir(os.path.dirname(target))) == ["checkpoint", "db"]
 
 
-@pytest.mark.parametrize("content", [("letter.txt",), ("CURRENT",), ("checkpoint.json", "LOCK")])
+@pytest.mark.parametrize("left", [b"", b'{"format": 1,\n"checkpoint_dir": "/', bytes(4096)])
+def test_litter_of_a_power_cut(db_dir: str, target: str, left: bytes) -> None:
+    """Marked as unfinished, a directory is litter whatever a power cut has left of its record."""
+    take(db_dir, target + ".tmp")
+    Path(target + ".tmp", UNFINISHED).touch()
+    Path(target + ".tmp", "checkpoint.json").write_bytes(left)
+    take(db_dir, target)
+    assert sorted(os.listdir(os.path.dirname(target))) == ["checkpoint", "db"]
+
+
+def test_on_disk_before_it_has_its_name(db_dir: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mark is on disk before the first link; every file that was written, then the directory, before the name."""
+    done: list[tuple[str, str]] = []
+
+    def noting(name: str, real: Callable[..., None]) -> Callable[..., None]:
+        def call(*places: Any, **options: Any) -> None:
+            path = os.readlink(f"/proc/self/fd/{places[0]}") if name == "fsync" else str(places[0])
+            done.append((name, os.path.basename(path)))
+            real(*places, **options)
+
+        return call
+
+    for name in ("fsync", "link", "rename"):
+        monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
+    made = take(db_dir, target)
+    first, last = done.index(("fsync", "checkpoint.tmp")), done.index(("rename", "checkpoint.tmp"))
+    links = [number for number, (name, _) in enumerate(done) if name == "link"]
+    assert 0 == first < min(links)
+    written = {file.name for file in made.files if file.kind == "written"} | {"checkpoint.json"}
+    assert {path for name, path in done[max(links) + 1 : last - 1] if name == "fsync"} == written
+    assert done[last - 1] == ("fsync", "checkpoint.tmp")
+    assert done[last + 1 :] == [("fsync", os.path.basename(os.path.dirname(target)))]
+
+
+def test_a_mark_that_came_back(db_dir: str, target: str) -> None:
+    """A checkpoint with a mark that a power cut has brought back is whole, and can be replaced and deleted."""
+    take(db_dir, target)
+    Path(target, UNFINISHED).touch()
+    assert check_completeness(target).state is State.COMPLETE
+    assert UNFINISHED not in {file.name for file in read_inventory(target).files}
+    take(db_dir, target, replace=True)
+    Path(target, UNFINISHED).touch()
+    assert delete_checkpoint(target)
+    assert os.listdir(os.path.dirname(target)) == ["db"]
+
+
+@pytest.mark.parametrize("content", [("letter.txt",), ("CURRENT",), ("checkpoint.json", "LOCK"), (UNFINISHED, "LOCK")])
 def test_a_foreign_temporary_directory(db_dir: str, target: str, content: tuple[str, ...]) -> None:
     """A ``.tmp`` directory that holds anything but litter of ours is an error, and stays."""
     os.mkdir(target + ".tmp")

@@ -114,14 +114,20 @@ def test_new_files_are_synced_together(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
     with durable.NewFiles() as files, (tmp_path / "source").open("rb") as source:
         files.create(str(tmp_path / "written"), b"content")
-        files.copy(source.fileno(), str(tmp_path / "copied"), 4)
+        assert files.copy(source.fileno(), str(tmp_path / "copied"), 4) == 4
+        assert files.copy(source.fileno(), str(tmp_path / "cut"), 11) == 10
+        files.truncate(str(tmp_path / "cut"), 3)
+        files.create(str(tmp_path / "discarded"), b"content")
+        files.discard(str(tmp_path / "discarded"))
         assert synced == []
         files.sync()
         with pytest.raises(FileExistsError):
             files.create(str(tmp_path / "source"), b"")
-    assert synced == [str(tmp_path / "written"), str(tmp_path / "copied")]
+    assert synced == [str(tmp_path / name) for name in ("written", "copied", "cut")]
     assert (tmp_path / "written").read_bytes() == b"content"
     assert (tmp_path / "copied").read_bytes() == b"0123"
+    assert (tmp_path / "cut").read_bytes() == b"012"
+    assert not (tmp_path / "discarded").exists()
 
 
 def test_copy_range_copies_a_prefix(tmp_path: Path) -> None:
@@ -165,11 +171,13 @@ def test_link_file_follows_a_symbolic_link(tmp_path: Path) -> None:
     """Linking a symbolic link links the file it leads to, not the symbolic link itself."""
     (tmp_path / "real").write_bytes(b"content")
     (tmp_path / "name").symlink_to("real")
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    durable.link_file(descriptor, "name", str(tmp_path / "target"))
-    os.close(descriptor)
-    assert not (tmp_path / "target").is_symlink()
-    assert (tmp_path / "target").samefile(tmp_path / "real")
+    (tmp_path / "target").mkdir()
+    source, target = os.open(tmp_path, os.O_RDONLY), os.open(tmp_path / "target", os.O_RDONLY)
+    durable.link_file(source, "name", target)
+    os.close(source)
+    os.close(target)
+    assert not (tmp_path / "target" / "name").is_symlink()
+    assert (tmp_path / "target" / "name").samefile(tmp_path / "real")
 
 
 def test_clone_where_the_file_system_cannot(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ the first counts. Opening a database with its OPTIONS needs exactly the column f
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from airflow_provider_rocksdb.core.errors import CorruptionError
 
@@ -40,6 +40,18 @@ def _statement(line: bytes) -> tuple[bytes, bytes]:
     return name.strip(), value.strip()
 
 
+def _iter_lines(text: bytes, word: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where each line with a word in it begins and ends."""
+    position = text.find(word)
+    while position >= 0:
+        begin = text.rfind(b"\n", 0, position) + 1
+        end = text.find(b"\n", position)
+        if end < 0:
+            end = len(text)
+        yield begin, end
+        position = text.find(word, end)
+
+
 def _unescape(data: bytes) -> bytes:
     return _ESCAPED.sub(lambda match: _UNESCAPE.get(match[1], match[1]), data)
 
@@ -57,12 +69,16 @@ class OptionsFile:
     """
 
     def __init__(self, data: bytes, name: str = "OPTIONS") -> None:
-        self._sections: list[tuple[bytes, bytes, list[bytes]]] = [(b"", b"", [])]
-        for line in data.removesuffix(b"\n").split(b"\n"):
-            match = _SECTION.fullmatch(_strip(line)) if b"[" in line else None
+        content = data.removesuffix(b"\n")
+        self._sections: list[tuple[bytes, bytes, bytes]] = []  # title, argument, lines with the title's
+        title, argument, start = b"", b"", 0
+        for begin, end in _iter_lines(content, b"["):
+            match = _SECTION.fullmatch(_strip(content[begin:end]))
             if match:
-                self._sections.append((match[1], _unescape(match[2] or b""), []))
-            self._sections[-1][2].append(line)
+                if begin:
+                    self._sections.append((title, argument, content[start : begin - 1]))
+                title, argument, start = match[1], _unescape(match[2] or b""), begin
+        self._sections.append((title, argument, content[start:]))
         titles = {(title, argument) for title, argument, _ in self._sections}
         for expected in ((b"DBOptions", b""), (b"CFOptions", b"default")):
             if expected not in titles:
@@ -85,11 +101,9 @@ class OptionsFile:
 
     def _values(self, wanted: bytes, option: bytes) -> list[str]:
         values = []
-        for title, _, lines in self._sections:
-            for line in lines if title == wanted else ():
-                if option not in line:
-                    continue
-                name, value = _statement(line)
+        for title, _, text in self._sections:
+            for begin, end in _iter_lines(text, option) if title == wanted else ():
+                name, value = _statement(text[begin:end])
                 if name == option:
                     values.append(_unescape(value).decode("utf-8", "surrogateescape"))
         return values
@@ -107,14 +121,12 @@ class OptionsFile:
         changes: dict[str, object] = {}
         out: list[bytes] = []
         removed = []
-        for title, name, lines in self._sections:
+        for title, name, text in self._sections:
             if title in _FAMILY_SECTIONS and name not in column_families:
                 if title == b"CFOptions":
                     removed.append(name.decode("utf-8", "backslashreplace"))
                 continue
-            if title == b"DBOptions":
-                lines = self._fit_directories(lines, wal_dir, changes)
-            out += lines
+            out.append(self._fit_directories(text, wal_dir, changes) if title == b"DBOptions" else text)
         added = []
         for name in sorted(set(column_families) - self.column_families):
             added.append(name.decode("utf-8", "backslashreplace"))
@@ -126,21 +138,26 @@ class OptionsFile:
             changes["added_column_families"] = added
         return b"\n".join(out) + b"\n", changes
 
-    def _fit_directories(self, lines: list[bytes], wal_dir: str, changes: dict[str, object]) -> list[bytes]:
+    def _fit_directories(self, text: bytes, wal_dir: str, changes: dict[str, object]) -> bytes:
         """Return the lines of ``[DBOptions]`` with the directories of a copy."""
         emptied = list(_EMPTIED)
         if wal_dir and self.db_option("wal_dir") == wal_dir:
             wal_dir = ""
             emptied.remove(b"wal_dir")
-        out = []
-        for line in lines:
-            option, value = _statement(line) if any(name in line for name in emptied) else (b"", b"")
-            if option in emptied and value:
+        out, done = [], 0
+        for begin, end in _iter_lines(text, b"_dir"):  # which both names hold
+            option, value = _statement(text[begin:end])
+            if option not in emptied:
+                continue
+            if value:
                 changes.setdefault(option.decode(), _unescape(value).decode("utf-8", "backslashreplace"))
-                line = b"  " + option + b"="
-            if not (wal_dir and option == b"wal_dir"):
-                out.append(line)
+            is_replaced = bool(wal_dir) and option == b"wal_dir"
+            if value or is_replaced:
+                out += [text[done : begin - 1], b"" if is_replaced else b"\n  " + option + b"="]
+                done = end
+        text = b"".join([*out, text[done:]])
         if wal_dir:
             changes.setdefault("wal_dir", "")
-            out.insert(1, b"  wal_dir=" + _escape(wal_dir.encode("utf-8", "surrogateescape")))
-        return out
+            title, line_feed, rest = text.partition(b"\n")
+            text = title + b"\n  wal_dir=" + _escape(wal_dir.encode("utf-8", "surrogateescape")) + line_feed + rest
+        return text
