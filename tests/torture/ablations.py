@@ -192,7 +192,7 @@ def _current_of_the_source() -> list[Replacement]:
 
     def create_file(self: durable.NewFiles, path: str, data: bytes) -> None:
         if os.path.basename(path) == "CURRENT":
-            data = live_database.read_small_file(os.path.join(directories[0], "CURRENT"))
+            data = durable.read_small_file(os.path.join(directories[0], "CURRENT"))
         create(self, path, data)
 
     return [(LiveDatabase, "read_current", read_current), (durable.NewFiles, "create", create_file)]
