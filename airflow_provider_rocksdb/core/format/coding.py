@@ -20,6 +20,7 @@ from airflow_provider_rocksdb.core.errors import CorruptionError
 _MASK_DELTA = 0xA282EAD8
 _UINT32 = 0xFFFFFFFF
 _UINT64 = 0xFFFFFFFFFFFFFFFF
+_HIGH_BITS = [sum(0x80 << 7 * place for place in range(size - 1)) for size in range(11)]  # of varints, by their size
 
 
 def crc32c(data: bytes) -> int:
@@ -72,6 +73,14 @@ def decode_varint64(data: bytes, position: int) -> tuple[int, int]:
     except IndexError:
         pass
     return _decode_varint(data, position, 64)
+
+
+def value_of_varint(encoded: bytes) -> int:
+    """Value of what is known to be one whole varint."""
+    value = 0
+    for byte in reversed(encoded):
+        value = (value << 7) + byte
+    return value - _HIGH_BITS[len(encoded)]
 
 
 def decode_slice(data: bytes, position: int) -> tuple[bytes, int]:

@@ -135,9 +135,8 @@ class Version:
                 where = "nowhere" if table is None else f"on level {table.level}"
                 raise CorruptionError(f"file {number} of {family.name!r} is deleted from level {level}, but is {where}")
         for table in edit.new_files:
-            if table.number in tables:
+            if tables.setdefault(table.number, table) is not table:
                 raise CorruptionError(f"file {table.number} of {family.name!r} is added twice")
-            tables[table.number] = table
 
     def _apply_wals(self, edit: VersionEdit) -> None:
         """Follow ``WalSet``: a late record of a WAL that is already deleted does not bring it back."""

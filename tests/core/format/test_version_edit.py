@@ -358,9 +358,11 @@ def test_damage_is_not_rewritten(clear: Callable[[bytes], Any]) -> None:
         clear(e.new_file_3(1, 300, 4096, 3)[:-1])
 
 
+NOTHING_IS_USUAL = re.compile(b"(?!)" + b"()" * version_edit._USUAL_FIELDS.groups + b"|.+", re.DOTALL)
 CUSTOM_FIELDS = st.one_of(
     st.sampled_from([*ALL_CUSTOM, (7, b""), (8, b"Unknown"), (13, v(1)), (15, v(4000)), (12, b"u" * 24)]),
     st.tuples(st.sampled_from([*range(16), 63, 64, 65, 66, 200]), st.binary(max_size=9)),
+    st.tuples(st.just(4), st.sampled_from([b"", b"\0", b"\x80", v(300), v(300) + b"\0", v(2**63 - 1), v(2**63)])),
     st.tuples(st.sampled_from([10, 12]), st.binary(min_size=120, max_size=140)),
 )
 
@@ -388,8 +390,33 @@ def test_usual_files_are_no_exception(
     for case in (data, data[:position] if cut else data[:position] + bytes([change[1]]) + data[position + 1 :]):
         fast = describe(case)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(version_edit, "_USUAL_NEW_FILE_4", re.compile(rb"(?!)"))
+            patch.setattr(version_edit, "_USUAL_FIELDS", NOTHING_IS_USUAL)
             assert fast == describe(case)
+
+
+ROWS = st.one_of(
+    st.sampled_from([*FIELDS.values(), *(e.v(tag) + e.v(0) for tag in version_edit._NUMBERS)]),
+    st.builds(lambda tag, number: v(tag) + v(number), st.sampled_from(list(version_edit._NUMBERS)), UINT64),
+    st.builds(e.deleted_file, st.sampled_from([0, 6, 127, 128]), UINT64),
+    st.builds(e.new_file_4, st.integers(0, 6), UINT64, UINT64, CUSTOM_FIELDS, CUSTOM_FIELDS),
+    st.builds(lambda number: v(2) + b"\x80" * number + b"\0", st.integers(0, 11)),  # longer than it need be
+)
+
+
+@given(st.lists(ROWS, max_size=12), st.integers(1, 200), st.tuples(st.floats(0, 1), st.integers(0, 255)), st.booleans())
+def test_usual_rows_are_no_exception(
+    fields: list[bytes], most_bytes: int, change: tuple[float, int], damaged: bool
+) -> None:
+    """Fields of all kinds in a row say the same however many are decoded at once, and one by one; so does damage."""
+    data = b"".join(fields)
+    if damaged and data:
+        position = int(change[0] * (len(data) - 1))
+        data = data[:position] + bytes([change[1]]) + data[position + 1 :]
+    told = describe(data)
+    for name, value in (("_MOST_BYTES_AT_ONCE", most_bytes), ("_USUAL_FIELDS", NOTHING_IS_USUAL)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(version_edit, name, value)
+            assert told == describe(data)
 
 
 def describe(data: bytes) -> Any:
@@ -398,5 +425,5 @@ def describe(data: bytes) -> Any:
         edit = decode_version_edit(data)
     except (CorruptionError, NotSupportedError) as error:
         return type(error), str(error)
-    files = [{**vars(file), "size": file.size, "largest_sequence": file.largest_sequence} for file in edit.new_files]
+    files = [(table(file), file.smallest, details(file)) for file in edit.new_files]
     return {**vars(edit), "new_files": files, "blob_files": [vars(file) for file in edit.blob_files]}
