@@ -170,6 +170,8 @@ class LogReader:
         base, position = self.offset, 0
         try:
             while True:
+                if self._has_record and self.recyclable is False and self._fragments is None:
+                    position = self._read_usual_records(data, base, position, records)
                 fragment = _read_fragment(data, position, base, self.log_number)
                 if fragment.position - position >= RECYCLABLE_HEADER_SIZE:
                     self._check_zeros(base + fragment.position)
@@ -179,6 +181,22 @@ class LogReader:
         except _Stopped as stopped:
             self.stop, self.reason, self.stop_offset = stopped.stop, stopped.reason, base + stopped.position
         return records
+
+    def _read_usual_records(self, data: bytes, base: int, position: int, records: list[Record]) -> int:
+        """Read on while whole plain records follow each other in a block, as nearly all of a MANIFEST does."""
+        limit = min(len(data), position + BLOCK_SIZE - (base + position) % BLOCK_SIZE)
+        while limit - position >= HEADER_SIZE:
+            crc, length, record_type = _HEADER.unpack_from(data, position)
+            end = position + HEADER_SIZE + length
+            if record_type != FULL or end > limit:
+                break
+            body = data[position + HEADER_SIZE - 1 : end]
+            if mask_crc32c(crc32c(body)) != crc:
+                break
+            records.append(Record(base + position, base + end, body[1:]))
+            self.offset = self.end = base + end
+            position = end
+        return position
 
     def _add(self, fragment: _Fragment, base: int, payload: bytes, records: list[Record]) -> None:
         is_recyclable = fragment.type in _RECYCLABLE_TYPES
@@ -324,6 +342,9 @@ def _is_record(reader: LogReader, data: bytes, position: int, base: int) -> bool
         return False
     if reader.recyclable and data[position + 6] not in _RECYCLABLE_TYPES:
         return False
+    limit = min(len(data), position + BLOCK_SIZE - (base + position) % BLOCK_SIZE)
+    if position + HEADER_SIZE + int.from_bytes(data[position + 4 : position + 6], "little") > limit:
+        return False  # as for most of what looks like a type
     try:
         fragment = _read_fragment(data, position, base, reader.log_number)
     except _Stopped:
