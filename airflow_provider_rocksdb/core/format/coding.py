@@ -28,6 +28,11 @@ def crc32c(data: bytes) -> int:
     return int(google_crc32c.value(data))
 
 
+def extend_crc32c(crc: int, data: bytes) -> int:
+    """CRC32C of what has this one, and ``data`` behind it."""
+    return int(google_crc32c.extend(crc, data))
+
+
 def mask_crc32c(crc: int) -> int:
     """Mask a CRC as RocksDB stores it (``crc32c::Mask``)."""
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & _UINT32

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from airflow_provider_rocksdb.core.errors import CorruptionError
-from airflow_provider_rocksdb.core.format.coding import crc32c, mask_crc32c
+from airflow_provider_rocksdb.core.format.coding import crc32c, extend_crc32c, mask_crc32c
 
 BLOCK_SIZE = 32768
 HEADER_SIZE = 7
@@ -40,6 +40,7 @@ _RECYCLABLE_TYPES = frozenset((5, 6, 7, 8, *range(11, 256, 2)))
 _KNOWN_TYPES = frozenset((*range(1, 12), 130, 131))
 _FRAMED_TYPES = _KNOWN_TYPES - {SET_COMPRESSION}  # those that tell a log's framing
 _SAFE_TO_IGNORE = 0x80
+_CRC_OF_FULL = crc32c(bytes((FULL,)))
 
 _HEADER = struct.Struct("<IHB")
 _FIXED32 = struct.Struct("<I")
@@ -190,10 +191,10 @@ class LogReader:
             end = position + HEADER_SIZE + length
             if record_type != FULL or end > limit:
                 break
-            body = data[position + HEADER_SIZE - 1 : end]
-            if mask_crc32c(crc32c(body)) != crc:
+            payload = data[position + HEADER_SIZE : end]
+            if mask_crc32c(extend_crc32c(_CRC_OF_FULL, payload)) != crc:
                 break
-            records.append(Record(base + position, base + end, body[1:]))
+            records.append(Record(base + position, base + end, payload))
             self.offset = self.end = base + end
             position = end
         return position

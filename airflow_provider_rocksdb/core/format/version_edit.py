@@ -75,19 +75,24 @@ class _Details:
         self.largest_sequence = largest_sequence
 
 
-class TableFile:
-    """An SST file that an edit adds. Its details are decoded when asked for: most files are deleted again before.
+EncodedFile = tuple[bytes, bytes, bytes, bytes]
+"""An SST file as an edit adds it: level, number, what a new file 4 says behind the number, and path id.
 
-    :param encoded: what stands behind the number in a new file 4, known to be valid.
-    """
+All is valid; level and number are in their shortest form, which two have in common if and only if they are equal. Most
+files of a MANIFEST are deleted again before anything else is asked about them, so nothing else is decoded before.
+"""
+
+
+class TableFile:
+    """An SST file, decoded. What lies in its details is decoded when asked for."""
 
     __slots__ = ("_details", "_encoded", "level", "number", "path_id")
 
-    def __init__(self, level: int, number: int, encoded: bytes, path_id: int = 0) -> None:
-        self.level = level
-        self.number = number
-        self.path_id = path_id
-        self._encoded = encoded
+    def __init__(self, level: bytes, number: bytes, details: bytes, path_id: bytes) -> None:
+        self.level = value_of_varint(level)
+        self.number = value_of_varint(number)
+        self.path_id = value_of_varint(path_id)
+        self._encoded = details
         self._details: _Details | None = None
 
     def _decode(self) -> _Details:
@@ -102,7 +107,7 @@ class TableFile:
 
     @property
     def smallest(self) -> bytes:
-        """The smallest internal key: the user's key and eight bytes."""
+        """Its smallest internal key: the user's key and eight bytes."""
         return self._decode().smallest
 
     @property
@@ -163,8 +168,8 @@ class VersionEdit:
     deleted_wals_below: int | None = None
 
     def __init__(self) -> None:
-        self.new_files: list[TableFile] = []
-        self.deleted_files: list[tuple[int, int]] = []  # (level, number)
+        self.new_files: list[EncodedFile] = []
+        self.deleted_files: list[tuple[bytes, bytes]] = []  # (level, number), as those of EncodedFile
         self.blob_files: list[BlobFile] = []
         self.blob_garbage: list[tuple[int, int]] = []  # (number, count)
         self.added_wals: list[tuple[int, int | None]] = []  # (number, synced size in bytes)
@@ -182,10 +187,12 @@ _NUMBERS = {
 }
 _ENCODED_NUMBERS = {encode_varint(tag): name for tag, name in _NUMBERS.items()}
 
-# Nearly all of a MANIFEST is numbers, deleted files and new files 4 of short keys, so there is a fast way for them: one
-# regular expression takes a row of them apart. It matches nothing that the decoder of single fields would refuse or
-# would read otherwise, and no other field than that could match where one does; where none does, it takes the rest.
+# Nearly all of a MANIFEST is numbers, deleted files and new files 4 of short keys. One regular expression takes a row
+# of such fields apart; where a field is none of them, or is damaged, the last alternative takes the rest. The others
+# match only what the decoder of single fields reads in the same way. All lengths are bounded and no two ways lead
+# through the same bytes, so no record can make it try for long.
 _VARINT = r"[\x80-\xff]{0,8}[\0-\x7f]"  # which always fits 64 bits
+_FILE_NUMBER = r"[\x80-\xff]{0,8}[\x01-\x7f]"  # not 0, nor longer than it need be
 _BYTES = [("." * length if length < 8 else f".{{{length}}}") for length in range(128)]  # both the same; dots are faster
 _SLICE = "(?:" + "|".join(rf"\x{length:02x}{content}" for length, content in enumerate(_BYTES)) + ")"
 _VARINT_SLICE = "(?:" + "|".join(rf"\x{more + 1:02x}[\x80-\xff]{{{more}}}[\0-\x7f]" for more in range(9)) + ")"
@@ -193,7 +200,7 @@ _CUSTOM = rf"(?:[\0\x02\x05-\x3f]{_SLICE}){{0,20}}"
 _DETAILS = rf"{_VARINT}{_SLICE}{_SLICE}{_VARINT}{_VARINT}{_CUSTOM}(?:\x04{_VARINT_SLICE}{_CUSTOM})?\x01"
 _TAG = "|".join("".join(rf"\x{byte:02x}" for byte in tag) for tag in _ENCODED_NUMBERS)
 _USUAL_FIELDS = re.compile(
-    rf"(\x67[\0-\x7f])({_VARINT})({_DETAILS})|(\x06[\0-\x7f])({_VARINT})|({_TAG})({_VARINT})|.+".encode(),
+    rf"(\x67)([\0-\x7f])({_FILE_NUMBER})({_DETAILS})|(\x06)([\0-\x7f])({_FILE_NUMBER})|({_TAG})({_VARINT})|.+".encode(),
     re.DOTALL,
 )
 _MOST_BYTES_AT_ONCE = 1 << 16  # which bounds the memory that a row of fields takes; a field cut there is not usual
@@ -220,14 +227,14 @@ def decode_version_edit(data: bytes) -> VersionEdit:
 
 
 def _decode_usual_fields(data: bytes, position: int, edit: VersionEdit) -> int:
-    """Decode fields as far as they are usual."""
+    """Decode a row of fields as far as they are usual, and return its end."""
     end = min(position + _MOST_BYTES_AT_ONCE, len(data))
     fields = _USUAL_FIELDS.findall(data, position, end)
-    for new, new_number, details, deleted, deleted_number, tag, number in fields:
+    for new, level, file_number, details, deleted, deleted_level, deleted_number, tag, number in fields:
         if new:
-            edit.new_files.append(TableFile(new[1], value_of_varint(new_number), details))
+            edit.new_files.append((level, file_number, details, b"\0"))
         elif deleted:
-            edit.deleted_files.append((deleted[1], value_of_varint(deleted_number)))
+            edit.deleted_files.append((deleted_level, deleted_number))
         elif tag:
             setattr(edit, _ENCODED_NUMBERS[tag], value_of_varint(number))
         else:  # the rest
@@ -240,11 +247,15 @@ def _decode_level(data: bytes, position: int) -> tuple[int, int]:
     return decode_varint32(data, position) if data[position] > 127 else (data[position], position + 1)
 
 
+def _add_file(edit: VersionEdit, level: int, number: int, details: bytes, path_id: int) -> None:
+    edit.new_files.append((encode_varint(level), encode_varint(number), details, encode_varint(path_id)))
+
+
 def _decode_new_file_4(data: bytes, position: int, edit: VersionEdit) -> int:
     level, position = _decode_level(data, position)
     number, position = decode_varint64(data, position)
     details, end = _decode_details(data, position, number, edit)
-    edit.new_files.append(TableFile(level, number, data[position:end], details.path_id))
+    _add_file(edit, level, number, data[position:end], details.path_id)
     return end
 
 
@@ -319,7 +330,7 @@ def _decode_field(data: bytes, position: int, edit: VersionEdit) -> int:
     elif tag == 6:
         level, position = _decode_level(data, position)
         number, position = decode_varint64(data, position)
-        edit.deleted_files.append((level, number))
+        edit.deleted_files.append((encode_varint(level), encode_varint(number)))
     elif tag in _NUMBERS:
         value, position = decode_varint64(data, position)
         setattr(edit, _NUMBERS[tag], value)
@@ -377,7 +388,7 @@ def _decode_new_file(tag: int, data: bytes, position: int, edit: VersionEdit) ->
         _, position = decode_varint64(data, position)
         _, position = decode_varint64(data, position)
     rest = b"\1" if tag != 7 else b"\0\0\1"  # which makes of it a new file 4
-    edit.new_files.append(TableFile(level, number, data[start:position] + rest, path_id))
+    _add_file(edit, level, number, data[start:position] + rest, path_id)
     return position
 
 
