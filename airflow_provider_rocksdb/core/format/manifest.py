@@ -42,7 +42,7 @@ class ColumnFamily:
 
     @property
     def tables(self) -> dict[int, TableFile]:
-        """The SST files."""
+        """The SST files by number, as of the last edit."""
         if self._tables is None:
             tables = (TableFile(*encoded) for encoded in self._encoded_tables.values())
             self._tables = {table.number: table for table in tables}
