@@ -20,11 +20,17 @@ from airflow_provider_rocksdb.core.errors import CorruptionError
 _MASK_DELTA = 0xA282EAD8
 _UINT32 = 0xFFFFFFFF
 _UINT64 = 0xFFFFFFFFFFFFFFFF
+_HIGH_BITS = [sum(0x80 << 7 * place for place in range(size - 1)) for size in range(11)]  # of varints, by their size
 
 
 def crc32c(data: bytes) -> int:
     """CRC32C (Castagnoli) of ``data``."""
     return int(google_crc32c.value(data))
+
+
+def extend_crc32c(crc: int, data: bytes) -> int:
+    """CRC32C of what has this one, and ``data`` behind it."""
+    return int(google_crc32c.extend(crc, data))
 
 
 def mask_crc32c(crc: int) -> int:
@@ -72,6 +78,14 @@ def decode_varint64(data: bytes, position: int) -> tuple[int, int]:
     except IndexError:
         pass
     return _decode_varint(data, position, 64)
+
+
+def value_of_varint(encoded: bytes) -> int:
+    """Value of what is known to be one whole varint."""
+    value = 0
+    for byte in reversed(encoded):
+        value = (value << 7) + byte
+    return value - _HIGH_BITS[len(encoded)]
 
 
 def decode_slice(data: bytes, position: int) -> tuple[bytes, int]:

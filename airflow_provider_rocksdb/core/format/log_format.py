@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from airflow_provider_rocksdb.core.errors import CorruptionError
-from airflow_provider_rocksdb.core.format.coding import crc32c, mask_crc32c
+from airflow_provider_rocksdb.core.format.coding import crc32c, extend_crc32c, mask_crc32c
 
 BLOCK_SIZE = 32768
 HEADER_SIZE = 7
@@ -40,6 +40,7 @@ _RECYCLABLE_TYPES = frozenset((5, 6, 7, 8, *range(11, 256, 2)))
 _KNOWN_TYPES = frozenset((*range(1, 12), 130, 131))
 _FRAMED_TYPES = _KNOWN_TYPES - {SET_COMPRESSION}  # those that tell a log's framing
 _SAFE_TO_IGNORE = 0x80
+_CRC_OF_FULL = crc32c(bytes((FULL,)))
 
 _HEADER = struct.Struct("<IHB")
 _FIXED32 = struct.Struct("<I")
@@ -170,6 +171,8 @@ class LogReader:
         base, position = self.offset, 0
         try:
             while True:
+                if self._has_record and self.recyclable is False and self._fragments is None:
+                    position = self._read_usual_records(data, base, position, records)
                 fragment = _read_fragment(data, position, base, self.log_number)
                 if fragment.position - position >= RECYCLABLE_HEADER_SIZE:
                     self._check_zeros(base + fragment.position)
@@ -179,6 +182,22 @@ class LogReader:
         except _Stopped as stopped:
             self.stop, self.reason, self.stop_offset = stopped.stop, stopped.reason, base + stopped.position
         return records
+
+    def _read_usual_records(self, data: bytes, base: int, position: int, records: list[Record]) -> int:
+        """Read on while whole plain records follow each other in a block, as nearly all of a MANIFEST does."""
+        limit = min(len(data), position + BLOCK_SIZE - (base + position) % BLOCK_SIZE)
+        while limit - position >= HEADER_SIZE:
+            crc, length, record_type = _HEADER.unpack_from(data, position)
+            end = position + HEADER_SIZE + length
+            if record_type != FULL or end > limit:
+                break
+            payload = data[position + HEADER_SIZE : end]
+            if mask_crc32c(extend_crc32c(_CRC_OF_FULL, payload)) != crc:
+                break
+            records.append(Record(base + position, base + end, payload))
+            self.offset = self.end = base + end
+            position = end
+        return position
 
     def _add(self, fragment: _Fragment, base: int, payload: bytes, records: list[Record]) -> None:
         is_recyclable = fragment.type in _RECYCLABLE_TYPES
@@ -324,6 +343,9 @@ def _is_record(reader: LogReader, data: bytes, position: int, base: int) -> bool
         return False
     if reader.recyclable and data[position + 6] not in _RECYCLABLE_TYPES:
         return False
+    limit = min(len(data), position + BLOCK_SIZE - (base + position) % BLOCK_SIZE)
+    if position + HEADER_SIZE + int.from_bytes(data[position + 4 : position + 6], "little") > limit:
+        return False  # as for most of what looks like a type
     try:
         fragment = _read_fragment(data, position, base, reader.log_number)
     except _Stopped:

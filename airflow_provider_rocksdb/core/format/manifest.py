@@ -13,8 +13,15 @@ A MANIFEST is one only when it gives a log number, a next file number and a last
 from __future__ import annotations
 
 from airflow_provider_rocksdb.core.errors import CorruptionError, NotSupportedError
+from airflow_provider_rocksdb.core.format.coding import value_of_varint
 from airflow_provider_rocksdb.core.format.log_format import LogReader, Pread, Stop, iter_records
-from airflow_provider_rocksdb.core.format.version_edit import BlobFile, TableFile, VersionEdit, decode_version_edit
+from airflow_provider_rocksdb.core.format.version_edit import (
+    BlobFile,
+    EncodedFile,
+    TableFile,
+    VersionEdit,
+    decode_version_edit,
+)
 
 DEFAULT_COLUMN_FAMILY = b"default"
 
@@ -22,18 +29,60 @@ DEFAULT_COLUMN_FAMILY = b"default"
 class ColumnFamily:
     """A column family of a Version: its SST files and blob files by file number."""
 
-    __slots__ = ("blobs", "comparator", "id", "log_number", "name", "tables")
+    __slots__ = ("_encoded_tables", "_tables", "blobs", "comparator", "id", "log_number", "name")
 
     def __init__(self, column_family_id: int, name: bytes) -> None:
         self.id = column_family_id
         self.name = name
         self.comparator = ""
         self.log_number = 0
-        self.tables: dict[int, TableFile] = {}
         self.blobs: dict[int, BlobFile] = {}
+        self._encoded_tables: dict[bytes, EncodedFile] = {}
+        self._tables: dict[int, TableFile] | None = None
+
+    @property
+    def tables(self) -> dict[int, TableFile]:
+        """The SST files by number, as of the last edit."""
+        if self._tables is None:
+            tables = (TableFile(*encoded) for encoded in self._encoded_tables.values())
+            self._tables = {table.number: table for table in tables}
+        return self._tables
+
+    def apply(self, edit: VersionEdit) -> None:
+        """Remove and add the files of one edit.
+
+        :raises CorruptionError: when it contradicts what is there.
+        """
+        self._apply_blobs(edit)
+        if edit.deleted_files or edit.new_files:
+            self._tables = None
+        tables = self._encoded_tables
+        for level, number in edit.deleted_files:
+            table = tables.pop(number, None)
+            if table is None or table[0] != level:
+                where = "nowhere" if table is None else f"on level {value_of_varint(table[0])}"
+                raise CorruptionError(
+                    f"file {value_of_varint(number)} of {self.name!r} is deleted from level {value_of_varint(level)}, "
+                    f"but is {where}"
+                )
+        for table in edit.new_files:
+            if tables.setdefault(table[1], table) is not table:
+                raise CorruptionError(f"file {value_of_varint(table[1])} of {self.name!r} is added twice")
+
+    def _apply_blobs(self, edit: VersionEdit) -> None:
+        for blob in edit.blob_files:
+            if blob.number in self.blobs:
+                raise CorruptionError(f"blob file {blob.number} of {self.name!r} is added twice")
+            self.blobs[blob.number] = blob
+        for number, count in edit.blob_garbage:
+            if number not in self.blobs:
+                raise CorruptionError(f"blob file {number} of {self.name!r} has garbage, but was never added")
+            self.blobs[number].garbage_count += count
 
     def live_blobs(self) -> list[BlobFile]:
         """Blob files that belong to the Version."""
+        if not self.blobs:
+            return []
         referred = {table.oldest_blob_file_number for table in self.tables.values()} & self.blobs.keys()
         if not referred:
             return []
@@ -93,7 +142,7 @@ class Version:
             if not edit.column_family:
                 raise CorruptionError("the default column family is dropped")
             del self.column_families[edit.column_family]
-        self._apply_files(family, edit)
+        family.apply(edit)
         if edit.comparator is not None:
             family.comparator = edit.comparator
         if edit.log_number is not None:
@@ -117,27 +166,6 @@ class Version:
         if family_id in self.column_families:
             raise CorruptionError(f"column family {family_id} ({name!r}) is added twice")
         self.column_families[family_id] = ColumnFamily(family_id, name)
-
-    @staticmethod
-    def _apply_files(family: ColumnFamily, edit: VersionEdit) -> None:
-        tables, blobs = family.tables, family.blobs
-        for blob in edit.blob_files:
-            if blob.number in blobs:
-                raise CorruptionError(f"blob file {blob.number} of {family.name!r} is added twice")
-            blobs[blob.number] = blob
-        for number, count in edit.blob_garbage:
-            if number not in blobs:
-                raise CorruptionError(f"blob file {number} of {family.name!r} has garbage, but was never added")
-            blobs[number].garbage_count += count
-        for level, number in edit.deleted_files:
-            table = tables.pop(number, None)
-            if table is None or table.level != level:
-                where = "nowhere" if table is None else f"on level {table.level}"
-                raise CorruptionError(f"file {number} of {family.name!r} is deleted from level {level}, but is {where}")
-        for table in edit.new_files:
-            if table.number in tables:
-                raise CorruptionError(f"file {table.number} of {family.name!r} is added twice")
-            tables[table.number] = table
 
     def _apply_wals(self, edit: VersionEdit) -> None:
         """Follow ``WalSet``: a late record of a WAL that is already deleted does not bring it back."""

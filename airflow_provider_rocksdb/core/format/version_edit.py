@@ -44,47 +44,96 @@ file number (v), 7 checksum, 8 checksum function name, 12 unique id, 65 path id 
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from airflow_provider_rocksdb.core.errors import CorruptionError, NotSupportedError
-from airflow_provider_rocksdb.core.format.coding import decode_slice, decode_varint32, decode_varint64
+from airflow_provider_rocksdb.core.format.coding import (
+    decode_slice,
+    decode_varint32,
+    decode_varint64,
+    encode_varint,
+    value_of_varint,
+)
 
 _SAFE_TO_IGNORE = 1 << 13
 _CUSTOM_NOT_SAFE_TO_IGNORE = 1 << 6
 _MAX_PATH_ID = 3
 
 
-class TableFile:
-    """An SST file that an edit adds. Sizes in bytes; ``checksum`` is empty where the MANIFEST has none.
+class _Details:
+    """What a new file 4 says behind the file's number."""
 
-    ``smallest`` is the smallest internal key: the user's key and eight bytes. ``size`` and ``largest_sequence`` are
-    given as valid varint64s and decoded when asked for: most files of a MANIFEST are deleted again before.
-    """
-
+    path_id = 0
     oldest_blob_file_number = 0
     checksum = b""
     checksum_function = ""
     unique_id = b""
 
-    def __init__(
-        self, level: int, number: int, size: bytes, smallest: bytes, largest_sequence: bytes = b"\0", path_id: int = 0
-    ) -> None:
-        self.level = level
-        self.number = number
-        self._size = size
+    def __init__(self, smallest: bytes, largest_sequence: int) -> None:
         self.smallest = smallest
-        self._largest_sequence = largest_sequence
-        self.path_id = path_id
+        self.largest_sequence = largest_sequence
+
+
+EncodedFile = tuple[bytes, bytes, bytes, bytes]
+"""An SST file as an edit adds it: level, number, what a new file 4 says behind the number, and path id.
+
+All is valid; level and number are in their shortest form, which two have in common if and only if they are equal. Most
+files of a MANIFEST are deleted again before anything else is asked about them, so nothing else is decoded before.
+"""
+
+
+class TableFile:
+    """An SST file, decoded. What lies in its details is decoded when asked for."""
+
+    __slots__ = ("_details", "_encoded", "level", "number", "path_id")
+
+    def __init__(self, level: bytes, number: bytes, details: bytes, path_id: bytes) -> None:
+        self.level = value_of_varint(level)
+        self.number = value_of_varint(number)
+        self.path_id = value_of_varint(path_id)
+        self._encoded = details
+        self._details: _Details | None = None
+
+    def _decode(self) -> _Details:
+        if self._details is None:
+            self._details, _ = _decode_details(self._encoded, 0, self.number, VersionEdit())
+        return self._details
 
     @property
     def size(self) -> int:
-        """The file's size."""
-        return decode_varint64(self._size, 0)[0]
+        """The file's size in bytes."""
+        return decode_varint64(self._encoded, 0)[0]
+
+    @property
+    def smallest(self) -> bytes:
+        """Its smallest internal key: the user's key and eight bytes."""
+        return self._decode().smallest
 
     @property
     def largest_sequence(self) -> int:
         """Largest sequence number of its keys."""
-        return decode_varint64(self._largest_sequence, 0)[0]
+        return self._decode().largest_sequence
+
+    @property
+    def oldest_blob_file_number(self) -> int:
+        """Number of the oldest blob file that it refers to; 0: none."""
+        return self._decode().oldest_blob_file_number
+
+    @property
+    def checksum(self) -> bytes:
+        """Checksum of the whole file; empty where the MANIFEST has none."""
+        return self._decode().checksum
+
+    @property
+    def checksum_function(self) -> str:
+        """Name of what made the checksum."""
+        return self._decode().checksum_function
+
+    @property
+    def unique_id(self) -> bytes:
+        """Unique id, empty where the MANIFEST has none."""
+        return self._decode().unique_id
 
 
 class BlobFile:
@@ -119,22 +168,42 @@ class VersionEdit:
     deleted_wals_below: int | None = None
 
     def __init__(self) -> None:
-        self.new_files: list[TableFile] = []
-        self.deleted_files: list[tuple[int, int]] = []  # (level, number)
+        self.new_files: list[EncodedFile] = []
+        self.deleted_files: list[tuple[bytes, bytes]] = []  # (level, number), as those of EncodedFile
         self.blob_files: list[BlobFile] = []
         self.blob_garbage: list[tuple[int, int]] = []  # (number, count)
         self.added_wals: list[tuple[int, int | None]] = []  # (number, synced size in bytes)
         self.path_id_positions: list[tuple[int, int]] = []  # (position, width) of path ids other than 0
 
 
-_SLICE = "(?:" + "|".join(rf"\x{length:02x}.{{{length}}}" for length in range(128)) + ")"
+_NUMBERS = {
+    2: "log_number",
+    3: "next_file_number",
+    4: "last_sequence",
+    9: "prev_log_number",
+    10: "min_log_number_to_keep",
+    200: "column_family",
+    300: "atomic_group_remaining",
+}
+_ENCODED_NUMBERS = {encode_varint(tag): name for tag, name in _NUMBERS.items()}
+
+# Nearly all of a MANIFEST is numbers, deleted files and new files 4 of short keys. One regular expression takes a row
+# of such fields apart; where a field is none of them, or is damaged, the last alternative takes the rest. The others
+# match only what the decoder of single fields reads in the same way. All lengths are bounded and no two ways lead
+# through the same bytes, so no record can make it try for long.
 _VARINT = r"[\x80-\xff]{0,8}[\0-\x7f]"  # which always fits 64 bits
-_SKIPPED = rf"(?:[\0\2\5\6\x09-\x0b\x0d-\x3f]{_SLICE}){{0,16}}"
-_USUAL_NEW_FILE_4 = re.compile(  # nearly all of a MANIFEST, so it is written for speed; groups: see its use
-    rf"([\0-\x7f])({_VARINT})({_VARINT})({_SLICE}){_SLICE}{_VARINT}({_VARINT})"
-    rf"{_SKIPPED}(?:\x07({_SLICE})\x08({_SLICE}){_SKIPPED})?(?:\x0c({_SLICE}){_SKIPPED})?\x01".encode(),
+_FILE_NUMBER = r"[\x80-\xff]{0,8}[\x01-\x7f]"  # not 0, nor longer than it need be
+_BYTES = [("." * length if length < 8 else f".{{{length}}}") for length in range(128)]  # both the same; dots are faster
+_SLICE = "(?:" + "|".join(rf"\x{length:02x}{content}" for length, content in enumerate(_BYTES)) + ")"
+_VARINT_SLICE = "(?:" + "|".join(rf"\x{more + 1:02x}[\x80-\xff]{{{more}}}[\0-\x7f]" for more in range(9)) + ")"
+_CUSTOM = rf"(?:[\0\x02\x05-\x3f]{_SLICE}){{0,20}}"
+_DETAILS = rf"{_VARINT}{_SLICE}{_SLICE}{_VARINT}{_VARINT}{_CUSTOM}(?:\x04{_VARINT_SLICE}{_CUSTOM})?\x01"
+_TAG = "|".join("".join(rf"\x{byte:02x}" for byte in tag) for tag in _ENCODED_NUMBERS)
+_USUAL_FIELDS = re.compile(
+    rf"(\x67)([\0-\x7f])({_FILE_NUMBER})({_DETAILS})|(\x06)([\0-\x7f])({_FILE_NUMBER})|({_TAG})({_VARINT})|.+".encode(),
     re.DOTALL,
 )
+_MOST_BYTES_AT_ONCE = 1 << 16  # which bounds the memory that a row of fields takes; a field cut there is not usual
 
 
 def decode_version_edit(data: bytes) -> VersionEdit:
@@ -147,32 +216,9 @@ def decode_version_edit(data: bytes) -> VersionEdit:
     position, size = 0, len(data)
     try:
         while position < size:
-            tag = data[position]
-            position += 1
-            if tag > 127:
-                tag, position = decode_varint32(data, position - 1)
-            if tag == 103 and (usual := _USUAL_NEW_FILE_4.match(data, position)):
-                level_byte, number_bytes, file_size, smallest, sequence, checksum, function, unique_id = usual.groups()
-                number, _ = decode_varint64(number_bytes, 0)
-                file = TableFile(level_byte[0], number, file_size, smallest[1:], sequence)
-                if function:
-                    file.checksum = checksum[1:]
-                    file.checksum_function = function[1:].decode("utf-8", "replace")
-                if unique_id:
-                    file.unique_id = unique_id[1:]
-                edit.new_files.append(file)
-                position = usual.end()
-            elif tag == 103:
-                position = _decode_new_file_4(data, position, edit)
-            elif tag == 6:
-                level = data[position]
-                position += 1
-                if level > 127:
-                    level, position = decode_varint32(data, position - 1)
-                number, position = decode_varint64(data, position)
-                edit.deleted_files.append((level, number))
-            else:
-                position = _decode_field(tag, data, position, edit)
+            position = _decode_usual_fields(data, position, edit)
+            if position < size:
+                position = _decode_field(data, position, edit)
     except IndexError:
         raise CorruptionError(f"VersionEdit of {size} bytes ends inside a field") from None
     if position != size:
@@ -180,17 +226,45 @@ def decode_version_edit(data: bytes) -> VersionEdit:
     return edit
 
 
+def _decode_usual_fields(data: bytes, position: int, edit: VersionEdit) -> int:
+    """Decode a row of fields as far as they are usual, and return its end."""
+    end = min(position + _MOST_BYTES_AT_ONCE, len(data))
+    fields = _USUAL_FIELDS.findall(data, position, end)
+    for new, level, file_number, details, deleted, deleted_level, deleted_number, tag, number in fields:
+        if new:
+            edit.new_files.append((level, file_number, details, b"\0"))
+        elif deleted:
+            edit.deleted_files.append((deleted_level, deleted_number))
+        elif tag:
+            setattr(edit, _ENCODED_NUMBERS[tag], value_of_varint(number))
+        else:  # the rest
+            return position + sum(map(len, itertools.chain.from_iterable(fields)))
+    return end
+
+
+def _decode_level(data: bytes, position: int) -> tuple[int, int]:
+    """Raise IndexError where ``data`` ends."""
+    return decode_varint32(data, position) if data[position] > 127 else (data[position], position + 1)
+
+
+def _add_file(edit: VersionEdit, level: int, number: int, details: bytes, path_id: int) -> None:
+    edit.new_files.append((encode_varint(level), encode_varint(number), details, encode_varint(path_id)))
+
+
 def _decode_new_file_4(data: bytes, position: int, edit: VersionEdit) -> int:
-    """Decode what is not usual: long keys, blob files, path ids, damage.
+    level, position = _decode_level(data, position)
+    number, position = decode_varint64(data, position)
+    details, end = _decode_details(data, position, number, edit)
+    _add_file(edit, level, number, data[position:end], details.path_id)
+    return end
+
+
+def _decode_details(data: bytes, position: int, number: int, edit: VersionEdit) -> tuple[_Details, int]:
+    """Decode what stands behind the file's number; what it says of the database goes to ``edit``.
 
     Raises IndexError where ``data`` ends.
     """
-    level = data[position]
-    position += 1
-    if level > 127:
-        level, position = decode_varint32(data, position - 1)
-    number, position = decode_varint64(data, position)
-    size, position = _skip_varint64(data, position)
+    _, position = decode_varint64(data, position)
     smallest, position = decode_slice(data, position)
     length = data[position]
     position += 1
@@ -199,9 +273,8 @@ def _decode_new_file_4(data: bytes, position: int, edit: VersionEdit) -> int:
     position += length
     while data[position] > 127:  # smallest sequence
         position += 1
-    largest_sequence, position = _skip_varint64(data, position + 1)
-    file = TableFile(level, number, size, smallest, largest_sequence)
-    edit.new_files.append(file)
+    largest_sequence, position = decode_varint64(data, position + 1)
+    details = _Details(smallest, largest_sequence)
     while (tag := data[position]) != 1:
         length = data[position + 1]
         position += 2
@@ -209,57 +282,58 @@ def _decode_new_file_4(data: bytes, position: int, edit: VersionEdit) -> int:
             tag, position = decode_varint32(data, position - 2)
             length, position = decode_varint32(data, position)
         if tag in _CUSTOM_FIELDS or tag > 63:
-            _decode_custom_field(tag, data, position, length, file, edit)
+            _decode_custom_field(tag, data, position, length, number, details, edit)
         position += length
-    return position + 1
-
-
-def _skip_varint64(data: bytes, position: int) -> tuple[bytes, int]:
-    """Check a varint64 and return it as it stands."""
-    _, end = decode_varint64(data, position)
-    return data[position:end], end
+    return details, position + 1
 
 
 _CUSTOM_FIELDS = frozenset((3, 4, 7, 8, 12))
 
 
-def _decode_custom_field(tag: int, data: bytes, position: int, length: int, file: TableFile, edit: VersionEdit) -> None:
+def _decode_custom_field(
+    tag: int, data: bytes, position: int, length: int, number: int, details: _Details, edit: VersionEdit
+) -> None:
     if position + length > len(data):
         raise CorruptionError(
-            f"file {file.number}: custom field {tag} claims {length} bytes, {len(data) - position} are there"
+            f"file {number}: custom field {tag} claims {length} bytes, {len(data) - position} are there"
         )
     value = data[position : position + length]
     if tag == 3:
         if length < 8:
-            raise CorruptionError(f"file {file.number}: min log number to keep has {length} bytes, expected 8")
+            raise CorruptionError(f"file {number}: min log number to keep has {length} bytes, expected 8")
         edit.min_log_number_to_keep = int.from_bytes(value[:8], "little")
     elif tag == 4:
-        file.oldest_blob_file_number, _ = decode_varint64(value, 0)
+        details.oldest_blob_file_number, _ = decode_varint64(value, 0)
     elif tag == 7:
-        file.checksum = value
+        details.checksum = value
     elif tag == 8:
-        file.checksum_function = value.decode("utf-8", "replace")
+        details.checksum_function = value.decode("utf-8", "replace")
     elif tag == 12:
-        file.unique_id = value
+        details.unique_id = value
     elif tag == 65:
         if length != 1 or value[0] > _MAX_PATH_ID:
-            raise CorruptionError(
-                f"file {file.number}: path id {value[:8]!r} ({length} bytes), expected one byte, 0 to 3"
-            )
-        file.path_id = value[0]
-        if file.path_id:
+            raise CorruptionError(f"file {number}: path id {value[:8]!r} ({length} bytes), expected one byte, 0 to 3")
+        details.path_id = value[0]
+        if details.path_id:
             edit.path_id_positions.append((position, 1))
     elif tag & _CUSTOM_NOT_SAFE_TO_IGNORE:
         raise NotSupportedError(
-            f"file {file.number}: custom field {tag} of new file 4 must not be ignored and is not known; "
+            f"file {number}: custom field {tag} of new file 4 must not be ignored and is not known; "
             "the database was written by a newer RocksDB than this package knows"
         )
 
 
-def _decode_field(tag: int, data: bytes, position: int, edit: VersionEdit) -> int:
-    if tag in _VARINT_FIELDS:
+def _decode_field(data: bytes, position: int, edit: VersionEdit) -> int:
+    tag, position = decode_varint32(data, position)
+    if tag == 103:
+        position = _decode_new_file_4(data, position, edit)
+    elif tag == 6:
+        level, position = _decode_level(data, position)
+        number, position = decode_varint64(data, position)
+        edit.deleted_files.append((encode_varint(level), encode_varint(number)))
+    elif tag in _NUMBERS:
         value, position = decode_varint64(data, position)
-        setattr(edit, _VARINT_FIELDS[tag], value)
+        setattr(edit, _NUMBERS[tag], value)
     elif tag in (7, 100, 102):
         position = _decode_new_file(tag, data, position, edit)
     elif tag == 5:
@@ -298,17 +372,6 @@ def _decode_field(tag: int, data: bytes, position: int, edit: VersionEdit) -> in
     return position
 
 
-_VARINT_FIELDS = {
-    2: "log_number",
-    3: "next_file_number",
-    4: "last_sequence",
-    9: "prev_log_number",
-    10: "min_log_number_to_keep",
-    200: "column_family",
-    300: "atomic_group_remaining",
-}
-
-
 def _decode_new_file(tag: int, data: bytes, position: int, edit: VersionEdit) -> int:
     level, position = decode_varint32(data, position)
     number, position = decode_varint64(data, position)
@@ -317,14 +380,15 @@ def _decode_new_file(tag: int, data: bytes, position: int, edit: VersionEdit) ->
         path_id, position = decode_varint32(data, position)
         if path_id:
             edit.path_id_positions.append((path_position, position - path_position))
-    size, position = _skip_varint64(data, position)
-    smallest, position = decode_slice(data, position)
+    start = position
+    _, position = decode_varint64(data, position)  # size
     _, position = decode_slice(data, position)
-    largest = b"\0"
+    _, position = decode_slice(data, position)
     if tag != 7:
         _, position = decode_varint64(data, position)
-        largest, position = _skip_varint64(data, position)
-    edit.new_files.append(TableFile(level, number, size, smallest, largest, path_id))
+        _, position = decode_varint64(data, position)
+    rest = b"\1" if tag != 7 else b"\0\0\1"  # which makes of it a new file 4
+    _add_file(edit, level, number, data[start:position] + rest, path_id)
     return position
 
 

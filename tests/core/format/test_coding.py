@@ -15,7 +15,9 @@ from airflow_provider_rocksdb.core.format.coding import (
     decode_varint32,
     decode_varint64,
     encode_varint,
+    extend_crc32c,
     mask_crc32c,
+    value_of_varint,
 )
 from tests.core.format.encoders import s
 
@@ -30,6 +32,12 @@ def test_crc32c_known_answers() -> None:
     assert crc32c(bytes(range(32))) == 0x46DD794E
     assert mask_crc32c(crc32c(b"foo")) != crc32c(b"foo")
     assert unmask_crc32c(mask_crc32c(crc32c(b"foo"))) == crc32c(b"foo")
+
+
+@given(st.binary(max_size=9), st.binary(max_size=9))
+def test_extend_crc32c(begun: bytes, behind: bytes) -> None:
+    """A CRC goes on where another one ends."""
+    assert extend_crc32c(crc32c(begun), behind) == crc32c(begun + behind)
 
 
 def unmask_crc32c(masked: int) -> int:
@@ -50,6 +58,16 @@ def test_varint64_round_trip(value: int, before: bytes, behind: bytes) -> None:
     """A varint64 reads back wherever it stands, and reading ends right behind it."""
     data = before + encode_varint(value) + behind
     assert decode_varint64(data, len(before)) == (value, len(data) - len(behind))
+
+
+@given(UINT64, st.integers(0, 3))
+def test_value_of_varint(value: int, longer: int) -> None:
+    """Bytes that are one varint have its value, also where they are more than it needs."""
+    encoded = encode_varint(value)
+    assert value_of_varint(encoded) == value
+    if len(encoded) + longer < 10:
+        padded = encoded[:-1] + bytes([encoded[-1] | 0x80]) + b"\x80" * longer + b"\0"
+        assert value_of_varint(padded) == value == decode_varint64(padded, 0)[0]
 
 
 @given(UINT32, st.binary(max_size=3))

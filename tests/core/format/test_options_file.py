@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rocksdict import Options, Rdict
 
@@ -131,6 +131,7 @@ def test_names(name: bytes) -> None:
     assert b'[CFOptions "' + escape(name) + b'"]\n' in added
 
 
+@settings(deadline=None)
 @given(st.binary(), st.binary())
 def test_any_names(name: bytes, other: bytes) -> None:
     """Any names come back as they went in."""
@@ -197,6 +198,7 @@ def test_hostile_lines(line: bytes) -> None:
     assert time.monotonic() - started < 5
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_answered(data: bytes) -> None:
     """Any bytes, also inside a real file, are read or refused by the package's own error."""

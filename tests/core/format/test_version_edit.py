@@ -91,17 +91,19 @@ def details(file: TableFile) -> tuple[Any, ...]:
     return (file.oldest_blob_file_number, file.checksum, file.checksum_function, file.unique_id)
 
 
+def new_files(edit: VersionEdit) -> list[TableFile]:
+    return [TableFile(*encoded) for encoded in edit.new_files]
+
+
 def blob(file: BlobFile) -> tuple[Any, ...]:
     return (file.number, file.blob_count, file.size, file.checksum_function, file.checksum)
 
 
 def said(edit: VersionEdit) -> dict[str, Any]:
     """Everything that an edit says, its unsaid parts left out."""
-    values = {name: value for name, value in vars(edit).items() if value}
-    for name, show in (("new_files", lambda f: table(f) + details(f)), ("blob_files", blob)):
-        if name in values:
-            values[name] = [show(file) for file in values[name]]
-    return values
+    values = {**vars(edit), "new_files": [table(file) + details(file) for file in new_files(edit)]}
+    values["blob_files"] = [blob(file) for file in edit.blob_files]
+    return {name: value for name, value in values.items() if value}
 
 
 def test_plain_fields() -> None:
@@ -111,7 +113,7 @@ def test_plain_fields() -> None:
     assert (edit.log_number, edit.next_file_number, edit.last_sequence) == (300, 301, 2**56 - 1)
     assert (edit.prev_log_number, edit.column_family, edit.atomic_group_remaining) == (9, 300, 300)
     assert (edit.added_column_family, edit.drops_column_family, edit.db_id) == (b"n\xffame", True, "6fe7-a")
-    assert edit.deleted_files == [(200, 300)]
+    assert edit.deleted_files == [(v(200), v(300))]
 
 
 def test_new_files() -> None:
@@ -119,14 +121,14 @@ def test_new_files() -> None:
     edit = decode_version_edit(
         b"".join(FIELDS[name] for name in ("new file", "new file 2", "new file 3", "new file 4"))
     )
-    assert [table(file) for file in edit.new_files] == [
+    assert [table(file) for file in new_files(edit)] == [
         (1, 300, 4096, 0, 0),
         (1, 300, 4096, 900, 0),
         (1, 300, 4096, 900, 2),
         (1, 300, 4096, 900, 2),
     ]
-    assert [details(file) for file in edit.new_files[:3]] == [(0, b"", "", b"")] * 3
-    assert details(edit.new_files[3]) == (300, b"\xde\xad\xbe\xef", "FileChecksumCrc32c", b"u" * 16)
+    assert [details(file) for file in new_files(edit)[:3]] == [(0, b"", "", b"")] * 3
+    assert details(new_files(edit)[3]) == (300, b"\xde\xad\xbe\xef", "FileChecksumCrc32c", b"u" * 16)
 
 
 def test_min_log_number_hidden_in_a_new_file() -> None:
@@ -166,8 +168,8 @@ def test_new_file_4_of_any_numbers(
         level, number, size, (12, low), (4, v(number)), sequences=(smallest, largest), keys=(low, high)
     )
     edit = decode_version_edit(field + e.log_number(number))
-    assert [table(file) for file in edit.new_files] == [(level, number, size, largest, 0)]
-    assert (edit.new_files[0].unique_id, edit.new_files[0].oldest_blob_file_number) == (low, number)
+    assert [table(file) for file in new_files(edit)] == [(level, number, size, largest, 0)]
+    assert (new_files(edit)[0].unique_id, new_files(edit)[0].oldest_blob_file_number) == (low, number)
     assert edit.log_number == number
 
 
@@ -235,7 +237,7 @@ def test_unknown_custom_field(tag: int) -> None:
     """An unknown custom field without bit 6 is passed over with its slice, of any length."""
     for length in (0, 1, 127, 128, 300):
         edit = decode_version_edit(e.new_file_4(0, 1, 2, (tag, b"x" * length), (12, b"id")) + e.log_number(7))
-        assert (edit.new_files[0].unique_id, edit.log_number) == (b"id", 7)
+        assert (new_files(edit)[0].unique_id, edit.log_number) == (b"id", 7)
         record = e.blob_file(1, 2, 3, *([(tag, b"x" * length)] if tag < 64 else []))
         assert decode_version_edit(record).blob_files[0].blob_count == 2
 
@@ -342,10 +344,9 @@ def test_clear_path_ids() -> None:
     assert cleared is not None
     assert len(cleared) == len(record)
     before, after = decode_version_edit(record), decode_version_edit(cleared)
-    assert [file.path_id for file in before.new_files] == [3, 300, 0, 2, 0]
-    assert [file.path_id for file in after.new_files] == [0] * 5
-    for file in before.new_files:
-        file.path_id = 0
+    assert [file.path_id for file in new_files(before)] == [3, 300, 0, 2, 0]
+    assert [file.path_id for file in new_files(after)] == [0] * 5
+    before.new_files = [(*encoded[:3], b"\0") for encoded in before.new_files]
     before.path_id_positions = []
     assert said(before) == said(after)
     assert clear_path_ids(cleared) is None
@@ -358,9 +359,11 @@ def test_damage_is_not_rewritten(clear: Callable[[bytes], Any]) -> None:
         clear(e.new_file_3(1, 300, 4096, 3)[:-1])
 
 
+NOTHING_IS_USUAL = re.compile(b"(?!)" + b"()" * version_edit._USUAL_FIELDS.groups + b"|.+", re.DOTALL)
 CUSTOM_FIELDS = st.one_of(
     st.sampled_from([*ALL_CUSTOM, (7, b""), (8, b"Unknown"), (13, v(1)), (15, v(4000)), (12, b"u" * 24)]),
     st.tuples(st.sampled_from([*range(16), 63, 64, 65, 66, 200]), st.binary(max_size=9)),
+    st.tuples(st.just(4), st.sampled_from([b"", b"\0", b"\x80", v(300), v(300) + b"\0", v(2**63 - 1), v(2**63)])),
     st.tuples(st.sampled_from([10, 12]), st.binary(min_size=120, max_size=140)),
 )
 
@@ -388,8 +391,33 @@ def test_usual_files_are_no_exception(
     for case in (data, data[:position] if cut else data[:position] + bytes([change[1]]) + data[position + 1 :]):
         fast = describe(case)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(version_edit, "_USUAL_NEW_FILE_4", re.compile(rb"(?!)"))
+            patch.setattr(version_edit, "_USUAL_FIELDS", NOTHING_IS_USUAL)
             assert fast == describe(case)
+
+
+ROWS = st.one_of(
+    st.sampled_from([*FIELDS.values(), *(e.v(tag) + e.v(0) for tag in version_edit._NUMBERS)]),
+    st.builds(lambda tag, number: v(tag) + v(number), st.sampled_from(list(version_edit._NUMBERS)), UINT64),
+    st.builds(e.deleted_file, st.sampled_from([0, 6, 127, 128]), UINT64),
+    st.builds(e.new_file_4, st.integers(0, 6), UINT64, UINT64, CUSTOM_FIELDS, CUSTOM_FIELDS),
+    st.builds(lambda number: v(2) + b"\x80" * number + b"\0", st.integers(0, 11)),  # longer than it need be
+)
+
+
+@given(st.lists(ROWS, max_size=12), st.integers(1, 200), st.tuples(st.floats(0, 1), st.integers(0, 255)), st.booleans())
+def test_usual_rows_are_no_exception(
+    fields: list[bytes], most_bytes: int, change: tuple[float, int], damaged: bool
+) -> None:
+    """Fields of all kinds in a row say the same however many are decoded at once, and one by one; so does damage."""
+    data = b"".join(fields)
+    if damaged and data:
+        position = int(change[0] * (len(data) - 1))
+        data = data[:position] + bytes([change[1]]) + data[position + 1 :]
+    told = describe(data)
+    for name, value in (("_MOST_BYTES_AT_ONCE", most_bytes), ("_USUAL_FIELDS", NOTHING_IS_USUAL)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(version_edit, name, value)
+            assert told == describe(data)
 
 
 def describe(data: bytes) -> Any:
@@ -398,5 +426,10 @@ def describe(data: bytes) -> Any:
         edit = decode_version_edit(data)
     except (CorruptionError, NotSupportedError) as error:
         return type(error), str(error)
-    files = [{**vars(file), "size": file.size, "largest_sequence": file.largest_sequence} for file in edit.new_files]
-    return {**vars(edit), "new_files": files, "blob_files": [vars(file) for file in edit.blob_files]}
+    files = [(table(file), file.smallest, details(file)) for file in new_files(edit)]
+    return {
+        **vars(edit),
+        "new_files": edit.new_files,
+        "files": files,
+        "blob_files": [vars(file) for file in edit.blob_files],
+    }
