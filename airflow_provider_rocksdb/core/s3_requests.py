@@ -79,7 +79,7 @@ def _redirect(client: Any) -> None:
     """Have a client send by the thread that has called :func:`request`, if one has."""
     if client in _clients:
         return
-    from airflow_provider_rocksdb.core.s3_session import Session  # only here is botocore sure to be there
+    from airflow_provider_rocksdb.core.s3_http import Session  # only here is botocore sure to be there
 
     session = Session(client)
 

@@ -16,7 +16,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from airflow_provider_rocksdb.core import s3_download, s3_requests, s3_session
+from airflow_provider_rocksdb.core import s3_download, s3_requests, s3_http
 from airflow_provider_rocksdb.core.download import DownloadItem, download_files
 from airflow_provider_rocksdb.core.errors import TransferError
 from airflow_provider_rocksdb.core.storage import Storage
@@ -206,7 +206,7 @@ def test_interrupted(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         raise InterruptError
 
     with monkeypatch.context() as patch:
-        patch.setattr(s3_session.Session, "send", interrupted)
+        patch.setattr(s3_http.Session, "send", interrupted)
         with pytest.raises(InterruptError):
             s3_requests.request(storage.filesystem, "get_object", {"Bucket": "bucket", "Key": "key"})
     assert read(storage) == DATA
