@@ -19,7 +19,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,7 @@ _CONNECT_SECONDS = 20
 SILENCE_SECONDS = 60
 _S3FS_RETRIES = 5  # unless somebody has set another number
 _AZURE_RETRIES = 3  # likewise
+_TIMES = ("mtime", "LastModified", "last_modified", "modified", "modify", "updated", "created")
 _TIMEOUTS: dict[str, dict[str, int]] = {
     "GCSFileSystem": {"requests_timeout": 300},  # for a whole request: a part of 8 MiB on a slow line
     "SFTPFileSystem": {"timeout": _CONNECT_SECONDS},
@@ -132,6 +134,19 @@ def find_create_condition(kind: type[AbstractFileSystem]) -> dict[str, Any] | No
     if "mode" in parameters:
         return {"mode": "create"}
     return {"overwrite": False} if "overwrite" in parameters else None
+
+
+def read_time(entry: Mapping[str, Any]) -> float | None:
+    """Time of the last write in what a driver lists, by each driver's name for it."""
+    value = next((entry[name] for name in _TIMES if entry.get(name)), None)
+    if isinstance(value, str):
+        try:
+            value = datetime.strptime(value[:14], "%Y%m%d%H%M%S")  # noqa: DTZ007 -- FTP's (RFC 3659), in UTC
+        except ValueError:
+            return None
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    return float(value) if isinstance(value, int | float) else None
 
 
 def make_folder(filesystem: AbstractFileSystem, path: str) -> None:

@@ -28,8 +28,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from fsspec import AbstractFileSystem
@@ -38,7 +37,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_rocksdb.core import durable, ftp, local_storage, object_stream, s3_upload
+from airflow_provider_rocksdb.core import durable, ftp, local_storage, object_stream, s3_session, s3_upload
 from airflow_provider_rocksdb.core.driver_errors import is_full, is_missing, is_refusal
 from airflow_provider_rocksdb.core.drivers import (
     find_create_condition,
@@ -47,6 +46,7 @@ from airflow_provider_rocksdb.core.drivers import (
     limit_options,
     limit_waiting,
     make_folder,
+    read_time,
     remove_folder,
 )
 from airflow_provider_rocksdb.core.errors import (
@@ -64,7 +64,6 @@ _MAX_PARTS = 9000  # S3 allows 10,000
 _PART_BYTES = 8 * 1024 * 1024
 _PREFETCHED_REQUESTS = 64  # of 32 KiB each
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_TIMES = ("mtime", "LastModified", "last_modified", "modified", "modify", "updated", "created")
 _WRONG_USE = (ValueError, TypeError, ImportError)
 # A driver that was not made through fsspec's registry may have no name of its own.
 _NAMELESS = {"SSHFileSystem": "sftp"}
@@ -104,9 +103,12 @@ class Storage:
         self._is_object_store = bool(self._protocols & _OBJECT_STORES)
         self._move = None if self._is_object_store else find_move(type(filesystem))
         self.renames = self.is_local or self._move is not None
+        self.overlaps = filesystem.async_impl and not self._is_ssh  # threads share it, and its connections
         self.sends_files = is_s3(filesystem)
         self.lists_trees = _has_own_find(type(filesystem))
         limit_waiting(filesystem)
+        if self.sends_files:
+            s3_session.quicken(filesystem)
         self._own = threading.local()
         self._own.filesystem = filesystem  # for this thread, which has brought it
 
@@ -146,7 +148,7 @@ class Storage:
             name = entry["name"].rstrip("/")
             if name.strip("/") != path.strip("/"):  # the folder's own marker object
                 is_file = entry["type"] == "file" and entry.get("size") is not None
-                found[name.rpartition("/")[2]] = Entry(int(entry["size"]) if is_file else None, _read_time(entry))
+                found[name.rpartition("/")[2]] = Entry(int(entry["size"]) if is_file else None, read_time(entry))
         return found
 
     def _list_local(self, folder: str) -> dict[str, Entry]:
@@ -181,8 +183,9 @@ class Storage:
         :param size: in bytes, as far as it is known.
         :raises OSError: when less came.
         """
+        options = {"max_concurrency": 1} if self.sends_files else {}  # or s3fs asks for the size first
         with _telling_missing():
-            data: bytes = self.own_file_system().cat_file(self.path(name))
+            data: bytes = self.own_file_system().cat_file(self.path(name), **options)
         require_all(self.path(name), len(data), size)
         return data
 
@@ -251,7 +254,7 @@ class Storage:
 
         One that is asynchronous is shared, unless it lives from one connection; others are not thread-safe.
         """
-        if (self.filesystem.async_impl and not self._is_ssh) or isinstance(self.filesystem, MemoryFileSystem):
+        if self.overlaps or isinstance(self.filesystem, MemoryFileSystem):
             return self.filesystem
         if not hasattr(self._own, "filesystem"):
             given = self.filesystem
@@ -343,11 +346,14 @@ class Storage:
                 file.write(data)
             self.rename(temporary, name)
 
-    def create(self, name: str, data: bytes, *, require: Callable[[], None] = lambda: None) -> None:
+    def create(
+        self, name: str, data: bytes, *, is_free: bool = False, require: Callable[[], None] = lambda: None
+    ) -> None:
         """Write a small file unless its name is taken, as atomically as the file system can.
 
         The caller reads it back: some stores ignore the condition, and others cannot express it.
 
+        :param is_free: the caller has just looked, and nobody had the name.
         :param require: called right before the request that writes; may raise.
         :raises FileExistsError: when the name is taken.
         """
@@ -356,11 +362,11 @@ class Storage:
             require()
             local_storage.create(path, data)
             return
-        if self.size(name) is not None:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-        require()
         filesystem = self.own_file_system()
         condition = find_create_condition(type(filesystem)) if self._is_object_store else None
+        if not (is_free and condition) and self.size(name) is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        require()
         if condition is not None:
             try:
                 filesystem.pipe_file(path, data, **condition)
@@ -468,19 +474,6 @@ def _has_own_find(kind: type[AbstractFileSystem]) -> bool:
     if issubclass(kind, AsyncFileSystem):
         return kind._find is not AsyncFileSystem._find
     return kind.find is not AbstractFileSystem.find
-
-
-def _read_time(entry: Mapping[str, Any]) -> float | None:
-    """Time of the last write in what a driver lists, by each driver's name for it."""
-    value = next((entry[name] for name in _TIMES if entry.get(name)), None)
-    if isinstance(value, str):
-        try:
-            value = datetime.strptime(value[:14], "%Y%m%d%H%M%S")  # noqa: DTZ007 -- FTP's (RFC 3659), in UTC
-        except ValueError:
-            return None
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _part_bytes(size: int) -> int:
