@@ -19,6 +19,7 @@ the next try, needs to know; that is both the increment and the resume.
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import secrets
@@ -87,6 +88,7 @@ __all__ = ["BackupInfo", "BackupResult", "create_backup", "list_backups"]
 _CLAIM_TRIES = 20
 _CLAIM_PAUSE_SECONDS = 1.0
 _LAST_LOOKS = 3
+_FREE_SECONDS = 2.0  # for which it is believed that a name that was free still is; a store asked with a condition knows
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class _Backup:
         self.backup_id = 0
         self.newest: ReadMeta | None = None
         self.taken: list[str] = []  # names in meta/ and private/
-        self.is_free = False  # nobody had the meta's name a moment ago
+        self.seen_free = -math.inf  # when nobody had the meta's name, by the monotonic clock
         self.present: dict[str, int | None] = {}  # shared files: path -> size
         self.shared = SharedFiles((), {})
         self.crcs: dict[str, int] = {}  # path -> CRC32C
@@ -307,12 +309,13 @@ class _Backup:
         folders = (SHARED, private_folder(self.backup_id))
         self.storage.sync_folders(folders)
         sizes: dict[str, int | None] = {}
+        began = time.monotonic()
 
         def look(folder: str) -> None:
             sizes.update({f"{folder}/{name}": size for name, size in self._list(folder).items()})
 
         self._at_once(*(partial(look, folder) for folder in (*folders, META)))
-        self.is_free = meta_name(self.backup_id) not in sizes
+        self.seen_free = began if meta_name(self.backup_id) not in sizes else -math.inf
         if self._claim_name() not in sizes:
             raise BusyError(f"{self.storage.url}/{self._claim_name()}: was removed by another program; try again")
         return {
@@ -345,7 +348,7 @@ class _Backup:
         failure: Exception | None = None
 
         def write() -> None:
-            is_free, self.is_free = self.is_free, False  # not any more, for another try
+            is_free = time.monotonic() - self.seen_free < _FREE_SECONDS
             self.storage.create(name, data, is_free=is_free, require=self._require_fresh)
 
         def check() -> None:
@@ -363,10 +366,7 @@ class _Backup:
             self.options.retry(write, self.storage, what, self.stop)
         except (FileExistsError, TransferError) as error:
             failure = error  # perhaps it was written, and only the answer was lost
-            check()
-            remove_claim()
-        else:
-            run_together(check, remove_claim, at_once=self.storage.overlaps)
+        run_together(check, remove_claim, at_once=self.storage.overlaps and failure is None)
 
     def _require_fresh(self) -> None:
         """Check that no prune can have deleted anything since it was seen that everything is there.

@@ -353,7 +353,7 @@ class Storage:
 
         The caller reads it back: some stores ignore the condition, and others cannot express it.
 
-        :param is_free: the caller has just looked, and nobody had the name.
+        :param is_free: the caller has just seen that nobody has the name; a store that knows conditions is not asked.
         :param require: called right before the request that writes; may raise.
         :raises FileExistsError: when the name is taken.
         """
