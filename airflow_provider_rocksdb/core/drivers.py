@@ -136,6 +136,14 @@ def find_create_condition(kind: type[AbstractFileSystem]) -> dict[str, Any] | No
     return {"overwrite": False} if "overwrite" in parameters else None
 
 
+def find_read_options(kind: type[AbstractFileSystem]) -> dict[str, Any]:
+    """Return the arguments with which s3fs's ``cat_file`` reads by one request: by itself, it asks for the size first.
+
+    Its older versions do not, and have none.
+    """
+    return {"max_concurrency": 1} if "max_concurrency" in inspect.signature(kind._cat_file).parameters else {}
+
+
 def read_time(entry: Mapping[str, Any]) -> float | None:
     """Time of the last write in what a driver lists, by each driver's name for it."""
     value = next((entry[name] for name in _TIMES if entry.get(name)), None)

@@ -42,6 +42,7 @@ from airflow_provider_rocksdb.core.driver_errors import is_full, is_missing, is_
 from airflow_provider_rocksdb.core.drivers import (
     find_create_condition,
     find_move,
+    find_read_options,
     is_s3,
     limit_options,
     limit_waiting,
@@ -183,9 +184,10 @@ class Storage:
         :param size: in bytes, as far as it is known.
         :raises OSError: when less came.
         """
-        options = {"max_concurrency": 1} if self.sends_files else {}  # or s3fs asks for the size first
+        filesystem = self.own_file_system()
+        options = find_read_options(type(filesystem)) if self.sends_files else {}
         with _telling_missing():
-            data: bytes = self.own_file_system().cat_file(self.path(name), **options)
+            data: bytes = filesystem.cat_file(self.path(name), **options)
         require_all(self.path(name), len(data), size)
         return data
 

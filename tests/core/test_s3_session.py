@@ -10,6 +10,7 @@ import pytest
 from aiobotocore.session import AioSession
 from botocore.utils import parse_timestamp
 
+from airflow_provider_rocksdb.core.drivers import find_read_options
 from airflow_provider_rocksdb.core.errors import InvalidArgumentError
 from airflow_provider_rocksdb.core.repository_listing import list_backups
 from airflow_provider_rocksdb.core.s3_session import read_time
@@ -90,6 +91,15 @@ def test_no_question_before_a_body(s3_server: S3Server) -> None:
         Storage(filesystem, s3_server.place).write("name", b"content")
     assert [head.split(b" ", 1)[0] for head in heads if b" HTTP/1.1\r\n" in head] == [b"PUT"]
     assert not [head for head in heads if b"100-continue" in head.lower()]
+
+
+def test_older_s3fs() -> None:
+    """A version of s3fs that cannot read in several parts at a time is not told to read in one."""
+
+    class Older:
+        async def _cat_file(self, path: str, version_id: Any = None, start: Any = None, end: Any = None) -> None: ...
+
+    assert find_read_options(Older) == {}
 
 
 def test_one_request_for_a_small_file(s3_server: S3Server) -> None:
