@@ -53,7 +53,8 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, own_clo
     :param own_clock: take the seconds that it prints
     :raises RuntimeError: when it fails.
     """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+    compiled = {"PYTHONDONTWRITEBYTECODE": ""}  # as what is installed is
+    environment = {**os.environ, **compiled, "PYTHONPATH": str(ROOT), **(env or {})}
     began = time.monotonic()
     child = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

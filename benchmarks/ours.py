@@ -15,21 +15,13 @@ from typing import Any
 
 import fsspec
 
-from airflow_provider_rocksdb.core import (
-    DatabasePaths,
-    TransferOptions,
-    create_live_checkpoint,
-    delete_checkpoint,
-    restore_backup,
-    upload_checkpoint,
-    verify_backups,
-)
+from airflow_provider_rocksdb import core  # a verb loads what it needs
 
 
 def checkpoint(db_dir: str, checkpoint_dir: str) -> dict[str, float]:
     """Create a live checkpoint."""
     began = time.process_time()
-    rounds = create_live_checkpoint(DatabasePaths(db_dir), checkpoint_dir).rounds
+    rounds = core.create_live_checkpoint(core.DatabasePaths(db_dir), checkpoint_dir).rounds
     return {"rounds": rounds, "work_cpu_milliseconds": (time.process_time() - began) * 1000}
 
 
@@ -39,35 +31,35 @@ def checkpoints(db_dir: str, checkpoint_dir: str, seconds: str) -> dict[str, flo
     while time.monotonic() < end:
         time.sleep(min(1.0, max(0.0, end - time.monotonic())))
         made.append(checkpoint(db_dir, checkpoint_dir))
-        delete_checkpoint(checkpoint_dir)
+        core.delete_checkpoint(checkpoint_dir)
     return {name: statistics.median(one[name] for one in made) for name in made[0]}
 
 
 def upload(checkpoint_dir: str, storage: str, root: str, layout: str, workers: str) -> dict[str, float]:
     """Upload a checkpoint."""
-    options = TransferOptions(max_workers=int(workers))
-    done = upload_checkpoint(checkpoint_dir, _open(storage), root, layout=layout, options=options)  # type: ignore[arg-type]  # of a command line
+    options = core.TransferOptions(max_workers=int(workers))
+    done = core.upload_checkpoint(checkpoint_dir, _open(storage), root, layout=layout, options=options)  # type: ignore[arg-type]  # of a command line
     return {"sent_bytes": done.get("uploaded_bytes", done.get("archive_bytes", 0))}
 
 
 def restore(storage: str, root: str, db_dir: str, workers: str) -> dict[str, float]:
     """Restore the newest backup."""
-    restore_backup(_open(storage), root, DatabasePaths(db_dir), options=TransferOptions(max_workers=int(workers)))
+    core.restore_backup(
+        _open(storage), root, core.DatabasePaths(db_dir), options=core.TransferOptions(max_workers=int(workers))
+    )
     return {}
 
 
 def verify(storage: str, root: str, workers: str) -> dict[str, float]:
     """Verify the newest backup's checksums."""
-    options = TransferOptions(max_workers=int(workers))
-    verify_backups(_open(storage), root, level="checksums", options=options).raise_for_state()
+    options = core.TransferOptions(max_workers=int(workers))
+    core.verify_backups(_open(storage), root, level="checksums", options=options).raise_for_state()
     return {}
 
 
 def blocks(checkpoint_dir: str) -> dict[str, float]:
     """Read every block of a checkpoint."""
-    from airflow_provider_rocksdb.core import check_completeness
-
-    answer = check_completeness(checkpoint_dir, level="blocks")
+    answer = core.check_completeness(checkpoint_dir, level="blocks")
     if answer.reason:
         raise SystemExit(answer.reason)
     return {}

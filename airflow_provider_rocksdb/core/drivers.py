@@ -136,6 +136,46 @@ def find_create_condition(kind: type[AbstractFileSystem]) -> dict[str, Any] | No
     return {"overwrite": False} if "overwrite" in parameters else None
 
 
+def find_read_options(kind: type[AbstractFileSystem]) -> dict[str, Any]:
+    """Return the arguments with which s3fs's ``cat_file`` reads by one request: by itself, it asks for the size first.
+
+    Its older versions do not, and have none.
+    """
+    return {"max_concurrency": 1} if "max_concurrency" in inspect.signature(kind._cat_file).parameters else {}
+
+
+def read_time(entry: Mapping[str, Any]) -> float | None:
+    """Time of the last write in what a driver lists, by each driver's name for it."""
+    value = next((entry[name] for name in _TIMES if entry.get(name)), None)
+    if isinstance(value, str):
+        try:
+            value = datetime.strptime(value[:14], "%Y%m%d%H%M%S")  # noqa: DTZ007 -- FTP's (RFC 3659), in UTC
+        except ValueError:
+            return None
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    return float(value) if isinstance(value, int | float) else None
+
+
+def has_own_find(kind: type[AbstractFileSystem]) -> bool:
+    """Whether a kind of file system lists trees itself, and not folder by folder."""
+    if issubclass(kind, AsyncFileSystem):
+        return kind._find is not AsyncFileSystem._find
+    return kind.find is not AbstractFileSystem.find
+
+
+def discard(file: Any) -> None:
+    """Close a half-written file without completing it: a buffered one would else upload what it has."""
+    if hasattr(file, "discard"):
+        with contextlib.suppress(Exception):
+            file.discard()
+        with contextlib.suppress(Exception):
+            file.closed = True
+    if not getattr(file, "closed", True):
+        with contextlib.suppress(Exception):
+            file.close()
+
+
 def make_folder(filesystem: AbstractFileSystem, path: str) -> None:
     """Create a folder and its parents; what fails is said as the server says it, which no ``makedirs`` does."""
     if filesystem.isdir(path):
@@ -169,16 +209,3 @@ def _move_by_webdav(filesystem: Any, source: str, target: str) -> None:
 
 def _move_by_coroutine(filesystem: Any, source: str, target: str) -> None:
     sync(filesystem.loop, filesystem._mv, source, target)
-
-
-def read_time(entry: Mapping[str, Any]) -> float | None:
-    """Time of the last write in what a driver lists, by each driver's name for it."""
-    value = next((entry[name] for name in _TIMES if entry.get(name)), None)
-    if isinstance(value, str):
-        try:
-            value = datetime.strptime(value[:14], "%Y%m%d%H%M%S")  # noqa: DTZ007 -- FTP's (RFC 3659), in UTC
-        except ValueError:
-            return None
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    return float(value) if isinstance(value, int | float) else None

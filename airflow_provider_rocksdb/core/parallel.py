@@ -76,6 +76,22 @@ def run_parallel(
     return run.outcome
 
 
+def run_together(*calls: Callable[[], object], at_once: bool, stop: threading.Event | None = None) -> None:
+    """Make calls of which none needs another's effect, and wait for all; raise the failure of the first that failed.
+
+    :param at_once: in threads; else one after the other, in this one.
+    :raises CancelledError: when ``stop`` was set.
+    """
+    if not at_once:
+        for call in calls:
+            call()
+        return
+    outcome = run_parallel(lambda call: call(), calls, max_workers=len(calls), stop=stop)
+    for call in calls:
+        if call in outcome.failures:
+            raise outcome.failures[call]
+
+
 def run_briefly(call: Callable[[], object], seconds: float = _BRIEF_SECONDS) -> None:
     """Call something that is only tidy, and leave it behind in its thread when it takes too long.
 

@@ -2,12 +2,15 @@
 
 In this order, so that a run that dies at any moment leaves no backup, and nothing that harms one:
 
-1. list what is there, read the newest meta: is the repository this database's?
+1. list what is there, and what a prune has marked; read the newest meta: is the repository this database's?
 2. claim an id: ``private/<id>/claim.<random>``, then list that folder; anything else in it → the next id
 3. shared files that are not there with their size; then the backup's own files
 4. see to it that no prune deletes what the meta will name (:mod:`.repository_marks`); list again: every file must be
    there, with its size; what a prune has deleted meanwhile is sent again
 5. ``meta/<id>``, created exclusively and read back
+
+What does not need another's answer is asked at once, where a file system can: far away, a backup with little that is
+new takes as long as the questions that wait for one another.
 
 A shared file has its final name only when it is whole. So its being there with its size is all that the next backup, or
 the next try, needs to know; that is both the increment and the resume.
@@ -16,15 +19,17 @@ the next try, needs to know; that is both the increment and the resume.
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from fsspec import AbstractFileSystem
@@ -39,8 +44,9 @@ from airflow_provider_rocksdb.core.errors import (
 )
 from airflow_provider_rocksdb.core.format.backup_meta import BackupFile, BackupMeta, encode_backup_meta
 from airflow_provider_rocksdb.core.inventory import DatabaseFile, Inventory
-from airflow_provider_rocksdb.core.parallel import run_briefly
+from airflow_provider_rocksdb.core.parallel import run_briefly, run_together
 from airflow_provider_rocksdb.core.repository_files import (
+    SharedFiles,
     find_checksums,
     find_session_ids,
     is_shared,
@@ -62,8 +68,8 @@ from airflow_provider_rocksdb.core.repository_layout import (
 from airflow_provider_rocksdb.core.repository_listing import (
     BackupInfo,
     ReadMeta,
+    find_metas,
     list_backups,
-    list_metas,
     read_meta,
     read_source,
 )
@@ -82,6 +88,7 @@ __all__ = ["BackupInfo", "BackupResult", "create_backup", "list_backups"]
 _CLAIM_TRIES = 20
 _CLAIM_PAUSE_SECONDS = 1.0
 _LAST_LOOKS = 3
+_FREE_SECONDS = 2.0  # for which it is believed that a name that was free still is; a store asked with a condition knows
 
 
 @dataclass(frozen=True)
@@ -148,22 +155,22 @@ class _Backup:
         self.last_look = LastLook(storage, self.claim, options, stop)
         self.backup_id = 0
         self.newest: ReadMeta | None = None
+        self.taken: list[str] = []  # names in meta/ and private/
+        self.seen_free = -math.inf  # when nobody had the meta's name, by the monotonic clock
         self.present: dict[str, int | None] = {}  # shared files: path -> size
+        self.shared = SharedFiles((), {})
         self.crcs: dict[str, int] = {}  # path -> CRC32C
         self.written: list[str] = []  # what is this run's alone
         self.uploaded: list[UploadItem] = []
 
     def create(self, app_metadata: Mapping[str, Any], allow_other_source: bool) -> BackupResult:
-        self.newest = self._read_newest()
+        self._look_around()
         if self.newest is not None and not allow_other_source:
             self._check_source(self.newest)
         self._record(app_metadata, {}).encode()  # before anything is written
-        self.present = {f"{SHARED}/{name}": size for name, size in self._list(SHARED).items()}
         try:
-            self._claim()
-            files = [file for file in self.inventory.files if is_shared(file)]
-            known = find_session_ids(self.inventory.files, self.present)
-            shared = name_shared_files(files, known, self._remembered(), self.options, self.stop)
+            self._at_once(self._claim, self._name_shared)
+            shared = self.shared
             own = [self._own_item(file) for file in self.inventory.files if not is_shared(file)]
             extras = [self._own_item(file) for file in self.inventory.extras]
             self._upload([item for item in shared.items if self.present.get(item.name) != item.size])
@@ -179,24 +186,37 @@ class _Backup:
             run_briefly(self._clear_away)
             raise
         self._commit(encode_backup_meta(meta))
-        self.storage.remove([self._claim_name()])
         self.last_look.end()
         return self._result(meta)
+
+    def _at_once(self, *calls: Callable[[], object]) -> None:
+        run_together(*calls, at_once=self.storage.overlaps, stop=self.stop)
 
     def _list(self, folder: str) -> dict[str, int | None]:
         return self.options.retry(
             lambda: self.storage.list(folder), self.storage, f"{self.storage.url}/{folder}", self.stop
         )
 
-    def _read_newest(self) -> ReadMeta | None:
+    def _look_around(self) -> None:
+        """Learn what is there; a storage that lets nobody in is asked for ``meta/`` alone."""
+        metas = self._list(META)
+
+        def list_private() -> None:
+            self.taken = [*metas, *self._list(PRIVATE)]
+
+        def list_shared() -> None:
+            self.present = {f"{SHARED}/{name}": size for name, size in self._list(SHARED).items()}
+
+        self._at_once(lambda: self._read_newest(find_metas(metas)), list_private, list_shared, self.last_look.look)
+
+    def _read_newest(self, sizes: Mapping[int, int]) -> None:
         """Read the newest meta that can be read; what cannot is left alone."""
-        sizes = list_metas(self.storage, self.options, self.stop)
         for backup_id in sorted(sizes, reverse=True):
             try:
-                return read_meta(self.storage, backup_id, sizes[backup_id], self.options, self.stop)
+                self.newest = read_meta(self.storage, backup_id, sizes[backup_id], self.options, self.stop)
             except (CorruptionError, NotSupportedError):
                 continue
-        return None
+            return
 
     def _check_source(self, newest: ReadMeta) -> None:
         found = read_source(self.storage, newest, self.options, self.stop)
@@ -220,11 +240,14 @@ class _Backup:
         return f"{private_folder(self.backup_id)}/{CLAIM_PREFIX}{self.claim}"
 
     def _claim(self) -> None:
-        """Find an id that nobody else uses; two runs that meet both give way, for random times."""
+        """Find an id that nobody else uses; two runs that meet both give way, for random times.
+
+        What was there when this run began will do to choose one: the claim tells whether it was chosen well.
+        """
         content = json.dumps({"hostname": socket.gethostname(), "pid": os.getpid()}).encode() + b"\n"
         for _ in range(_CLAIM_TRIES):
             check_stop(self.stop)
-            self.backup_id = next_backup_id([*self._list(META), *self._list(PRIVATE)])
+            self.backup_id = next_backup_id(self.taken)
             folder, name = private_folder(self.backup_id), self._claim_name()
             self.written = [name]
 
@@ -237,7 +260,13 @@ class _Backup:
                 return
             self.storage.remove([name])
             wait(random.uniform(0, _CLAIM_PAUSE_SECONDS), self.stop)  # noqa: S311 -- no secret
+            self.taken = [*self._list(META), *self._list(PRIVATE)]
         raise BusyError(f"{self.storage.url}: {_CLAIM_TRIES} times another run claimed the same backup id; try later")
+
+    def _name_shared(self) -> None:
+        files = [file for file in self.inventory.files if is_shared(file)]
+        known = find_session_ids(self.inventory.files, self.present)
+        self.shared = name_shared_files(files, known, self._remembered(), self.options, self.stop)
 
     def _remembered(self) -> Mapping[FileKey, int]:
         newest = self.newest
@@ -279,7 +308,14 @@ class _Backup:
         """
         folders = (SHARED, private_folder(self.backup_id))
         self.storage.sync_folders(folders)
-        sizes = {f"{folder}/{name}": size for folder in folders for name, size in self._list(folder).items()}
+        sizes: dict[str, int | None] = {}
+        began = time.monotonic()
+
+        def look(folder: str) -> None:
+            sizes.update({f"{folder}/{name}": size for name, size in self._list(folder).items()})
+
+        self._at_once(*(partial(look, folder) for folder in (*folders, META)))
+        self.seen_free = began if meta_name(self.backup_id) not in sizes else -math.inf
         if self._claim_name() not in sizes:
             raise BusyError(f"{self.storage.url}/{self._claim_name()}: was removed by another program; try again")
         return {
@@ -310,18 +346,27 @@ class _Backup:
         name = meta_name(self.backup_id)
         what = f"{self.storage.url}/{name}"
         failure: Exception | None = None
+
+        def write() -> None:
+            is_free = time.monotonic() - self.seen_free < _FREE_SECONDS
+            self.storage.create(name, data, is_free=is_free, require=self._require_fresh)
+
+        def check() -> None:
+            try:
+                found = self.options.retry(lambda: self._read_back(name, data), self.storage, what)
+            except FileNotFoundError:
+                raise failure or TransferError(f"{what}: was written, and is not there") from failure
+            if found != data:
+                raise BusyError(f"{what}: another run, or BackupEngine, took this id meanwhile; try again") from failure
+
+        def remove_claim() -> None:
+            self.storage.remove([self._claim_name()])
+
         try:
-            self.options.retry(
-                lambda: self.storage.create(name, data, require=self._require_fresh), self.storage, what, self.stop
-            )
+            self.options.retry(write, self.storage, what, self.stop)
         except (FileExistsError, TransferError) as error:
             failure = error  # perhaps it was written, and only the answer was lost
-        try:
-            found = self.options.retry(lambda: self._read_back(name, data), self.storage, what)
-        except FileNotFoundError:
-            raise failure or TransferError(f"{what}: was written, and is not there") from failure
-        if found != data:
-            raise BusyError(f"{what}: another run, or BackupEngine, took this id meanwhile; try again") from failure
+        run_together(check, remove_claim, at_once=self.storage.overlaps and failure is None)
 
     def _require_fresh(self) -> None:
         """Check that no prune can have deleted anything since it was seen that everything is there.

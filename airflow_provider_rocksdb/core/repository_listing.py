@@ -132,7 +132,11 @@ def read_layout(storage: Storage, options: TransferOptions, stop: threading.Even
 
 def list_metas(storage: Storage, options: TransferOptions, stop: threading.Event | None) -> dict[int, int]:
     """Sizes of the metas in bytes, by backup id."""
-    names = options.retry(lambda: storage.list(META), storage, f"{storage.url}/{META}", stop)
+    return find_metas(options.retry(lambda: storage.list(META), storage, f"{storage.url}/{META}", stop))
+
+
+def find_metas(names: Mapping[str, int | None]) -> dict[int, int]:
+    """Sizes of the metas in bytes, by backup id, in a listing of ``meta/``."""
     found = {decode_backup_id(name): size for name, size in names.items() if size is not None}
     return {backup_id: size for backup_id, size in found.items() if backup_id is not None}
 

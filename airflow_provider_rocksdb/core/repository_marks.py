@@ -10,9 +10,9 @@ older than the grace period, in this order:
    by no meta and no reservation; what is left over then starts anew with step 1
 4. delete ``deleting.<random>``
 
-A **backup**, when all its files are there and before it writes its meta (:class:`LastLook`):
+A **backup** (:class:`LastLook`), step 1 at any time, the others when all its files are there:
 
-1. list ``unreferenced/``; done, when nothing of its own is marked and no prune is deleting
+1. list ``unreferenced/``; steps 2 and 3 are not needed when nothing of its own is marked and no prune is deleting
 2. write ``unreferenced/reserved.<random>``: the paths that the meta is going to name
 3. wait until each prune that was deleting at that time has ended, or must have; one whose process ran on this host and
    is gone has: at once where files are local, elsewhere after ``LAST_REQUEST_SECONDS``
@@ -51,6 +51,7 @@ LAST_REQUEST_SECONDS = 60.0  # in which a store has done what a process that is 
 COMMIT_WITHIN_SECONDS = 1800.0
 RESERVED_SECONDS = COMMIT_WITHIN_SECONDS + WAIT_SECONDS  # then a reservation counts no more, and is litter
 
+_LOOK_AGAIN_SECONDS = 60.0  # so that nearly all of the time to commit is left
 _POLL_SECONDS = 2.0
 _END = "end"
 
@@ -115,15 +116,26 @@ class LastLook:
         self._options = options
         self._stop = stop
         self._began = elapsed()
+        self._marks: Marks | None = None
         self._has_reserved = False
+
+    def look(self) -> None:
+        """List the marks for the next :meth:`begin`, which lists them itself when that is some time ago.
+
+        :raises TransferError, AccessError, …: when the storage fails.
+        """
+        self._began = elapsed()
+        self._marks = list_marks(self._storage, self._options, self._stop)
 
     def begin(self, paths: Collection[str]) -> None:
         """Reserve objects and folders if need be; return when what no prune has deleted by now stays.
 
         :raises TransferError, AccessError, …: when the storage fails, or does not take the reservation.
         """
-        self._began = elapsed()
-        marks = list_marks(self._storage, self._options, self._stop)
+        if self._marks is None or elapsed() - self._began > _LOOK_AGAIN_SECONDS:
+            self.look()
+        marks, self._marks = self._marks, None
+        assert marks is not None  # noqa: S101 -- for the type checker
         if marks.deleting or not marks.marked.keys().isdisjoint(paths):
             self._reserve(paths)
             self._wait_for_deletions()

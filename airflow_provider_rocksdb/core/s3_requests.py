@@ -20,6 +20,8 @@ from queue import SimpleQueue
 from typing import Any
 from weakref import WeakSet
 
+from airflow_provider_rocksdb.core.s3_session import send_at_once
+
 _LOOK_SECONDS = 0.2
 _UNLIMITED: AbstractContextManager[Any] = contextlib.nullcontext()
 
@@ -87,14 +89,9 @@ def _redirect(client: Any) -> None:
         call = _asking.get()
         return None if call is None else await call.send(session, request)
 
-    client.meta.events.register_last("before-call.s3", _send_at_once)
+    send_at_once(client.meta.events)
     client.meta.events.register("before-send.s3", send)
     _clients.add(client)
-
-
-def _send_at_once(params: dict[str, Any], **_: Any) -> None:
-    """Do not ask whether the body of a request is welcome: it costs a round trip, and a server may never answer."""
-    params["headers"].pop("Expect", None)
 
 
 class _Call:

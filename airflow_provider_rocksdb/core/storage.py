@@ -32,16 +32,26 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from fsspec import AbstractFileSystem
-from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_rocksdb.core import durable, ftp, local_storage, object_stream, s3_download, s3_upload
+from airflow_provider_rocksdb.core import (
+    durable,
+    ftp,
+    local_storage,
+    object_stream,
+    s3_download,
+    s3_session,
+    s3_upload,
+)
 from airflow_provider_rocksdb.core.driver_errors import is_full, is_missing, is_refusal
 from airflow_provider_rocksdb.core.drivers import (
+    discard,
     find_create_condition,
     find_move,
+    find_read_options,
+    has_own_find,
     is_s3,
     limit_options,
     limit_waiting,
@@ -103,9 +113,12 @@ class Storage:
         self._is_object_store = bool(self._protocols & _OBJECT_STORES)
         self._move = None if self._is_object_store else find_move(type(filesystem))
         self.renames = self.is_local or self._move is not None
+        self.overlaps = filesystem.async_impl and not self._is_ssh  # threads share it, and its connections
         self.sends_files = is_s3(filesystem)
-        self.lists_trees = _has_own_find(type(filesystem))
+        self.lists_trees = has_own_find(type(filesystem))
         limit_waiting(filesystem)
+        if self.sends_files:
+            s3_session.quicken(filesystem)
         self._own = threading.local()
         self._own.filesystem = filesystem  # for this thread, which has brought it
 
@@ -180,8 +193,10 @@ class Storage:
         :param size: in bytes, as far as it is known.
         :raises OSError: when less came.
         """
+        filesystem = self.own_file_system()
+        options = find_read_options(type(filesystem)) if self.sends_files else {}
         with _telling_missing():
-            data: bytes = self.own_file_system().cat_file(self.path(name))
+            data: bytes = filesystem.cat_file(self.path(name), **options)
         require_all(self.path(name), len(data), size)
         return data
 
@@ -254,7 +269,7 @@ class Storage:
 
         One that is asynchronous is shared, unless it lives from one connection; others are not thread-safe.
         """
-        if (self.filesystem.async_impl and not self._is_ssh) or isinstance(self.filesystem, MemoryFileSystem):
+        if self.overlaps or isinstance(self.filesystem, MemoryFileSystem):
             return self.filesystem
         if not hasattr(self._own, "filesystem"):
             given = self.filesystem
@@ -299,7 +314,7 @@ class Storage:
             yield file
             file.close()
         except BaseException:
-            _discard(file)
+            discard(file)
             if not self.hides_unfinished:
                 with contextlib.suppress(Exception):
                     filesystem.rm_file(path)
@@ -348,11 +363,14 @@ class Storage:
                 file.write(data)
             self.rename(temporary, name)
 
-    def create(self, name: str, data: bytes, *, require: Callable[[], None] = lambda: None) -> None:
+    def create(
+        self, name: str, data: bytes, *, is_free: bool = False, require: Callable[[], None] = lambda: None
+    ) -> None:
         """Write a small file unless its name is taken, as atomically as the file system can.
 
         The caller reads it back: some stores ignore the condition, and others cannot express it.
 
+        :param is_free: the caller has just seen that nobody has the name; a store that knows conditions is not asked.
         :param require: called right before the request that writes; may raise.
         :raises FileExistsError: when the name is taken.
         """
@@ -361,11 +379,11 @@ class Storage:
             require()
             local_storage.create(path, data)
             return
-        if self.size(name) is not None:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-        require()
         filesystem = self.own_file_system()
         condition = find_create_condition(type(filesystem)) if self._is_object_store else None
+        if not (is_free and condition) and self.size(name) is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        require()
         if condition is not None:
             try:
                 filesystem.pipe_file(path, data, **condition)
@@ -468,25 +486,6 @@ def require_all(where: str, got: int, size: int | None) -> None:
         raise OSError(f"{where}: ended after {got} of {size} bytes")
 
 
-def _has_own_find(kind: type[AbstractFileSystem]) -> bool:
-    """Whether a kind of file system lists trees itself, and not folder by folder."""
-    if issubclass(kind, AsyncFileSystem):
-        return kind._find is not AsyncFileSystem._find
-    return kind.find is not AbstractFileSystem.find
-
-
 def _part_bytes(size: int) -> int:
     mebibytes = -(-size // _MAX_PARTS // 2**20)
     return max(_PART_BYTES, mebibytes * 2**20)
-
-
-def _discard(file: Any) -> None:
-    """Close a half-written file without completing it: a buffered one would else upload what it has."""
-    if hasattr(file, "discard"):
-        with contextlib.suppress(Exception):
-            file.discard()
-        with contextlib.suppress(Exception):
-            file.closed = True
-    if not getattr(file, "closed", True):
-        with contextlib.suppress(Exception):
-            file.close()

@@ -138,6 +138,20 @@ def test_every_order_of_two(new_world: NewWorld, prepared: World, pair: str, pau
     assert every_order(new_world, prepared, PAIRS[pair], pause) > 300
 
 
+def _run_backwards(*calls: Callable[[], object], **_: Any) -> None:
+    for call in reversed(calls):
+        call()
+
+
+@pytest.mark.parametrize("pair", ["prune, backup", "backup, prune", "backup, backup"])
+def test_every_order_of_questions(
+    new_world: NewWorld, prepared: World, monkeypatch: pytest.MonkeyPatch, pair: str
+) -> None:
+    """What a backup asks at once may be answered the other way round, and still no backup lacks anything."""
+    monkeypatch.setattr(repository, "run_together", _run_backwards)
+    assert every_order(new_world, prepared, PAIRS[pair]) > 300
+
+
 def every_stop(new_world: NewWorld, template: World) -> int:
     """Stop a backup after each of its steps, while two prunes a day apart and another backup run; then let it go on."""
     steps = 0

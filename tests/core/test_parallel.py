@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
 
-from airflow_provider_rocksdb.core.parallel import run_parallel
+from airflow_provider_rocksdb.core.errors import CancelledError
+from airflow_provider_rocksdb.core.parallel import run_parallel, run_together
 
 
 class TimeLimitError(BaseException):
@@ -27,3 +29,31 @@ def test_interrupted() -> None:
     with pytest.raises(TimeLimitError):
         run_parallel(work, [1, 2, 3], max_workers=1, on_tick=limit, tick_seconds=0.01, stop=stop)
     assert stopped.is_set()
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_together(at_once: bool) -> None:
+    """All calls are made, at once or one after the other; of several failures the first call's is raised."""
+    barrier, made = threading.Barrier(2), []
+
+    def call(number: int) -> None:
+        if at_once:
+            barrier.wait(10)
+        made.append(number)
+
+    run_together(partial(call, 1), partial(call, 2), at_once=at_once)
+    assert sorted(made) == [1, 2]
+
+    def fail(number: int) -> None:
+        raise ValueError(number)
+
+    with pytest.raises(ValueError, match="1"):
+        run_together(made.clear, partial(fail, 1), partial(fail, 2), at_once=at_once)
+    assert made == []
+
+
+def test_together_stopped() -> None:
+    """When the caller asks to stop, what does not answer is left behind."""
+    stop = threading.Event()
+    with pytest.raises(CancelledError):
+        run_together(stop.set, partial(threading.Event().wait, 60), at_once=True, stop=stop)

@@ -16,7 +16,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from airflow_provider_rocksdb.core import s3_download, s3_requests, s3_http
+from airflow_provider_rocksdb.core import s3_download, s3_http, s3_requests
 from airflow_provider_rocksdb.core.download import DownloadItem, download_files
 from airflow_provider_rocksdb.core.errors import TransferError
 from airflow_provider_rocksdb.core.storage import Storage

@@ -59,7 +59,7 @@ def test_backup(tmp_path: Path, sample: Sample) -> None:
         assert (result.uploaded_files, result.reused_files) == (5, files)  # three SST files, CURRENT, MANIFEST
         pages.append(store.requests.pop("page"))
         counts.append(dict(store.requests))
-    assert counts[0] == counts[1] == counts[2] == {"listing": 8, "read": 2, "write": 7, "delete": 1, "info": 1}
+    assert counts[0] == counts[1] == counts[2] == {"listing": 8, "read": 2, "write": 7, "delete": 1}
     assert pages == [8, 8, 8 + 4 + 5]  # shared_checksum/ is listed twice: 5,000 names before, 5,003 afterwards
 
 

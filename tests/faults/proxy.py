@@ -47,8 +47,10 @@ class Network:
     latency_seconds: float = 0.0
     is_stalled: bool = False
     requests: Counter[str] = field(default_factory=Counter)
+    rounds: int = 0  # how often there was a request and no other was on its way
     failed: Counter[str] = field(default_factory=Counter)
     _asked: Counter[str] = field(default_factory=Counter)
+    _under_way: int = 0
 
     def ask(self, head: bytes) -> Fault | None:
         line = head.partition(b"\r\n")[0].decode("latin-1")
@@ -61,6 +63,13 @@ class Network:
         fault = self.faults[digest[4] % len(self.faults)]
         self.failed[fault] += 1
         return fault
+
+    async def wait(self) -> None:
+        """Let a request be on its way for as long as it takes."""
+        self.rounds += not self._under_way
+        self._under_way += 1
+        await asyncio.sleep(self.latency_seconds)
+        self._under_way -= 1
 
 
 @contextlib.contextmanager
@@ -132,7 +141,7 @@ class _Http:
         if b"100-continue" in head:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await reader.readexactly(_length(head))
-        await asyncio.sleep(self.network.latency_seconds)
+        await self.network.wait()
         if fault in _ANSWERS:
             answer = _ANSWERS[fault]
             writer.write(answer[: answer.index(b"\r\n\r\n") + 4] if head.startswith(b"HEAD") else answer)
