@@ -82,6 +82,8 @@ def decode_varint64(data: bytes, position: int) -> tuple[int, int]:
 
 def value_of_varint(encoded: bytes) -> int:
     """Value of what is known to be one whole varint."""
+    if len(encoded) == 1:  # mostly
+        return encoded[0]
     value = 0
     for byte in reversed(encoded):
         value = (value << 7) + byte
