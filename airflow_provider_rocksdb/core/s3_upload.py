@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import threading
 import time
@@ -202,7 +203,7 @@ class _Body(io.RawIOBase):
         self.length = length
         self.slot: AbstractContextManager[Any] = contextlib.nullcontext()
         self._position = 0
-        self._moved_at = time.monotonic()
+        self._read_at = math.inf  # when the last piece was taken from here; while one is made, never
 
     def _read(self, position: int, length: int) -> bytes:
         raise NotImplementedError
@@ -211,7 +212,7 @@ class _Body(io.RawIOBase):
         """Raise what reading has failed by, or when somebody has begun to read and does not go on."""
         if self.failure is not None:
             raise self.failure
-        if 0 < self._position < self.length and time.monotonic() - self._moved_at > SILENCE_SECONDS:
+        if 0 < self._position < self.length and time.monotonic() - self._read_at > SILENCE_SECONDS:
             raise ConnectionError(f"the server has taken nothing for {SILENCE_SECONDS} s")
 
     def readable(self) -> bool:
@@ -232,13 +233,14 @@ class _Body(io.RawIOBase):
         length = rest if size < 0 else min(size, rest)
         if not length and self.length:
             return b""
+        self._read_at = math.inf
         try:
             data = self._read(self._position, length)
         except Exception as error:
             self.failure = error
             raise
         self._position += len(data)
-        self._moved_at = time.monotonic()
+        self._read_at = time.monotonic()
         return data
 
 

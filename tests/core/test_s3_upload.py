@@ -308,3 +308,11 @@ def test_limited(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert_sent(storage, item, upload_files([item], storage, options=options).crc32c[item.name])
     assert sum(counted) == MIB
     assert max(counted) <= 125_000
+
+
+def test_limited_to_little(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a rate limit lets nothing be sent for longer than a server may be silent is not the server's silence."""
+    monkeypatch.setattr(s3_upload, "SILENCE_SECONDS", 0.5)
+    item = make_item(tmp_path, 40_000)
+    options = TransferOptions(attempts=1, max_bytes_per_second=12_000)
+    assert_sent(storage, item, upload_files([item], storage, options=options).crc32c[item.name])
