@@ -50,6 +50,8 @@ class Session(URLLib3Session):  # type: ignore[misc] # botocore ships no types
             request.body = AwsChunkedWrapper(body._raw, body._checksum_cls, body._checksum_name, body._chunk_size)
         _thread.on_connected = on_connected
         response = self.send(request)
+        # where older versions of aiobotocore (2.13, say) read them
+        response.raw.raw_headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
         answer = AioAWSResponse(request.url, response.status_code, response.headers, response.raw)
         if not request.stream_output or response.status_code >= _FIRST_FAILURE:
             answer._content = response.content

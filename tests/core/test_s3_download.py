@@ -129,7 +129,7 @@ def test_never_ends_well(server: Server, tmp_path: Path) -> None:
     """An object of which nothing comes fails after as many attempts as are allowed, and leaves nothing."""
     server.breaks = [0] * 100
     item = DownloadItem("object", str(tmp_path / "object"), len(DATA))
-    with pytest.raises(TransferError, match="ended after 0 of 3000000 bytes"):
+    with pytest.raises(TransferError, match=r"ended after 0 of 3000000 bytes|0 bytes read, 3000000 more"):
         download_files([item], connect(server), options=TransferOptions(attempts=3, backoff_seconds=0.01))
     assert len(server.asked) == 3
     assert os.listdir(tmp_path) == []
