@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -18,58 +15,18 @@ from airflow_provider_rocksdb.core.download import DownloadItem, download_files
 from airflow_provider_rocksdb.core.errors import TransferError
 from airflow_provider_rocksdb.core.storage import Storage
 from airflow_provider_rocksdb.core.transfer import TransferOptions
+from tests.core.object_server import DATA, ObjectServer, object_server
 
-DATA = os.urandom(3_000_000)
 PART = 1 << 20
 
 
-@dataclass
-class Server:
-    """What the server serves: ``DATA``; ``breaks`` are the bytes after which its next answers break off."""
-
-    url: str = ""
-    breaks: list[int] = field(default_factory=list)
-    asked: list[str | None] = field(default_factory=list)  # ranges of the GETs
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_HEAD(self) -> None:
-            self.answer(200, DATA)
-
-        def do_GET(self) -> None:
-            asked = self.headers["Range"]
-            state.asked.append(asked)
-            match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked or "")
-            data = DATA[int(match[1]) : int(match[2] or len(DATA)) + 1] if match else DATA
-            self.answer(206 if match else 200, data)
-            kept = state.breaks.pop(0) if state.breaks else len(data)
-            self.wfile.write(data[:kept])
-            if kept < len(data):
-                self.close_connection = True
-
-        def answer(self, status: int, data: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("Accept-Ranges", "bytes")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        state.url = f"http://127.0.0.1:{http.server_address[1]}"
+def server() -> Iterator[ObjectServer]:
+    with object_server() as state:
         yield state
-        http.shutdown()
 
 
-def read(server: Server, step: int) -> bytes:
+def read(server: ObjectServer, step: int) -> bytes:
     parts = []
     with object_stream.open_reader(fsspec.filesystem("http"), f"{server.url}/object", PART) as file:
         while part := file.read(step):
@@ -79,13 +36,13 @@ def read(server: Server, step: int) -> bytes:
 
 
 @pytest.mark.parametrize("step", [100_000, 1 << 20, 1 << 23])
-def test_one_request(server: Server, step: int) -> None:
+def test_one_request(server: ObjectServer, step: int) -> None:
     """However it is read, an object is one request, and every part has the length that was asked for."""
     assert read(server, step) == DATA
     assert server.asked == [None]
 
 
-def test_breaks_off(server: Server) -> None:
+def test_breaks_off(server: ObjectServer) -> None:
     """What comes after a connection has broken off is read in ranges, not the whole object again."""
     server.breaks = [2_000_000]
     assert read(server, 500_000) == DATA
@@ -96,7 +53,7 @@ def test_breaks_off(server: Server) -> None:
     assert len(server.asked) <= 4
 
 
-def test_never_ends_well(server: Server, tmp_path: Path) -> None:
+def test_never_ends_well(server: ObjectServer, tmp_path: Path) -> None:
     """An object that breaks off each time fails after as many attempts as are allowed, and leaves nothing."""
     server.breaks = [1000] * 100
     storage = Storage(fsspec.filesystem("http"), server.url)
@@ -107,7 +64,7 @@ def test_never_ends_well(server: Server, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_left_early(server: Server) -> None:
+def test_left_early(server: ObjectServer) -> None:
     """A reader that is left before the end leaves no connection open."""
     filesystem = fsspec.filesystem("http", skip_instance_cache=True)
     with object_stream.open_reader(filesystem, f"{server.url}/object", PART) as file:
