@@ -207,7 +207,7 @@ class _Upload:
         stream_bytes = layout.stream_bytes([item.size for item in self.items], layout.max_record_bytes(len(self.items)))
         most = stream_bytes + stream_bytes // 64 + 1024 * 1024  # zstd and gzip add less to random bytes
         written = 0
-        with self._storage.open_writer(temporary, most) as file:
+        with self._storage.open_writer(temporary, most, check_stop=self._meter.check_stop) as file:
             with write_behind(file) as write:
                 for piece in self._iter_stream():
                     written += self._write(write, compressor.compress(piece))

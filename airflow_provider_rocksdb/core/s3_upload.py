@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -90,13 +90,16 @@ def send_file(filesystem: Any, path: str, file: LocalFile, meter: Meter) -> int:
 
 
 @contextlib.contextmanager
-def open_writer(filesystem: Any, path: str, part_bytes: int) -> Iterator[Writer]:
+def open_writer(
+    filesystem: Any, path: str, part_bytes: int, check_stop: Callable[[], None] = lambda: None
+) -> Iterator[Writer]:
     """Open an object for writing; it appears when the block ends well, or not at all.
 
     :param filesystem: an ``S3FileSystem`` of s3fs.
     :param part_bytes: size of a part, which is kept in memory until it is sent.
+    :param check_stop: called a few times a second while something is sent; may raise.
     """
-    writer = Writer(_Upload(filesystem, path), part_bytes)
+    writer = Writer(_Upload(filesystem, path), part_bytes, check_stop)
     try:
         yield writer
         writer.finish()
@@ -108,9 +111,10 @@ def open_writer(filesystem: Any, path: str, part_bytes: int) -> Iterator[Writer]
 class Writer:
     """What is written to it is sent by other threads, in parts."""
 
-    def __init__(self, upload: _Upload, part_bytes: int) -> None:
+    def __init__(self, upload: _Upload, part_bytes: int, check_stop: Callable[[], None]) -> None:
         self._upload = upload
         self._part_bytes = part_bytes
+        self._check_stop = check_stop
         self._most = max(1, _STREAMED_BYTES // part_bytes)
         self._threads = ThreadPoolExecutor(self._most, thread_name_prefix="rocksdb-part")
         self._parts: deque[Future[None]] = deque()
@@ -130,12 +134,13 @@ class Writer:
         if len(self._parts) == self._most:
             self._parts.popleft().result()
         self._number += 1
-        self._parts.append(self._threads.submit(self._upload.send, _MemoryBody(part), number=self._number))
+        body = _MemoryBody(part, self._check_stop)
+        self._parts.append(self._threads.submit(self._upload.send, body, number=self._number))
 
     def finish(self) -> None:
         """Send what is left, and have the object appear."""
         if not self._number:
-            self._upload.send(_MemoryBody(self._rest), number=1, is_all=True)
+            self._upload.send(_MemoryBody(self._rest, self._check_stop), number=1, is_all=True)
         elif self._rest:
             self._send(self._rest)
         while self._parts:
@@ -197,10 +202,11 @@ class _Upload:
 class _Body(io.RawIOBase):
     """What is sent by one request: read from its start to its end, perhaps several times."""
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, check_stop: Callable[[], None]) -> None:
         super().__init__()
         self.failure: Exception | None = None
         self.length = length
+        self._check_stop = check_stop
         self.slot: AbstractContextManager[Any] = contextlib.nullcontext()
         self._position = 0
         self._read_at = math.inf  # when the last piece was taken from here; while one is made, never
@@ -209,7 +215,8 @@ class _Body(io.RawIOBase):
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raise what reading has failed by, or when somebody has begun to read and does not go on."""
+        """Raise what reading has failed by, or when somebody has begun to read and does not go on, or shall stop."""
+        self._check_stop()
         if self.failure is not None:
             raise self.failure
         if 0 < self._position < self.length and time.monotonic() - self._read_at > SILENCE_SECONDS:
@@ -245,8 +252,8 @@ class _Body(io.RawIOBase):
 
 
 class _MemoryBody(_Body):
-    def __init__(self, data: bytearray) -> None:
-        super().__init__(len(data))
+    def __init__(self, data: bytearray, check_stop: Callable[[], None]) -> None:
+        super().__init__(len(data), check_stop)
         self._data = memoryview(data)
 
     def _read(self, position: int, length: int) -> bytes:
@@ -260,7 +267,7 @@ class _FileBody(_Body):
     """
 
     def __init__(self, file: LocalFile, start: int, length: int, crc: int, meter: Meter) -> None:
-        super().__init__(length)
+        super().__init__(length, meter.check_stop)
         self.crc = self._crc_before = crc
         self._file = file
         self._start = start
@@ -269,10 +276,6 @@ class _FileBody(_Body):
         self._sender = threading.get_ident()
         # what reads first may be the event loop of all requests; it must not wait for a disk
         os.posix_fadvise(file.descriptor, start, length, os.POSIX_FADV_WILLNEED)
-
-    def check(self) -> None:
-        self._meter.check_stop()
-        super().check()
 
     def _read(self, position: int, length: int) -> bytes:
         file, offset = self._file, self._start + position

@@ -285,12 +285,13 @@ class Storage:
             del self._own.filesystem
 
     @contextlib.contextmanager
-    def open_writer(self, name: str, size: int) -> Iterator[Any]:
+    def open_writer(self, name: str, size: int, *, check_stop: Callable[[], None] = lambda: None) -> Iterator[Any]:
         """Open a file for writing; unless the block ends well, nothing stays of it.
 
         Holds a few parts of 8 MiB in memory (larger ones for files above 70 GB).
 
         :param size: of the file to be written, in bytes: parts must be large enough for it.
+        :param check_stop: raises when the caller shall not wait any longer; S3 alone is asked to let go then.
         """
         path = self.path(name)
         if self.is_local:
@@ -299,7 +300,7 @@ class Storage:
             return
         filesystem = self.own_file_system()
         if self.sends_files:
-            with s3_upload.open_writer(filesystem, path, _part_bytes(size)) as writer:
+            with s3_upload.open_writer(filesystem, path, _part_bytes(size), check_stop) as writer:
                 yield writer
             return
         if ftp.is_ftp(filesystem):

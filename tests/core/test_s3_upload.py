@@ -21,6 +21,7 @@ import pytest
 
 from airflow_provider_rocksdb.core import s3_upload
 from airflow_provider_rocksdb.core.errors import CancelledError, CorruptionError, IncompleteError
+from airflow_provider_rocksdb.core.retry import check_stop
 from airflow_provider_rocksdb.core.storage import Storage
 from airflow_provider_rocksdb.core.transfer import Meter, TransferOptions, UploadItem, upload_files
 from tests.programs import find_program
@@ -232,6 +233,21 @@ def test_stopped(stalled: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     timer.start()
     with pytest.raises(CancelledError):
         send(stalled, make_item(tmp_path, SIZE_NO_BUFFER_TAKES), stop)
+    timer.join()
+
+
+def test_stream_stopped(stalled: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream does not wait for the parts that are on their way when the caller asks to stop."""
+    monkeypatch.setattr(stalled.filesystem, "call_s3", lambda *_, **__: {"UploadId": "one"})
+    stop = threading.Event()
+    timer = threading.Timer(1.0, stop.set)
+    size = 9000 * SIZE_NO_BUFFER_TAKES  # so that a part is as large
+    timer.start()
+    with (
+        pytest.raises(CancelledError),
+        stalled.open_writer("stream", size, check_stop=lambda: check_stop(stop)) as file,
+    ):
+        file.write(bytes(2 * SIZE_NO_BUFFER_TAKES))
     timer.join()
 
 
