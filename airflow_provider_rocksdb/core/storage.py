@@ -117,7 +117,9 @@ class Storage:
         self.sends_files = is_s3(filesystem)
         self.lists_trees = has_own_find(type(filesystem))
         limit_waiting(filesystem)
+        self._read_options: dict[str, Any] = {}
         if self.sends_files:
+            self._read_options = find_read_options(type(filesystem))
             s3_session.quicken(filesystem)
         self._own = threading.local()
         self._own.filesystem = filesystem  # for this thread, which has brought it
@@ -193,10 +195,8 @@ class Storage:
         :param size: in bytes, as far as it is known.
         :raises OSError: when less came.
         """
-        filesystem = self.own_file_system()
-        options = find_read_options(type(filesystem)) if self.sends_files else {}
         with _telling_missing():
-            data: bytes = filesystem.cat_file(self.path(name), **options)
+            data: bytes = self.own_file_system().cat_file(self.path(name), **self._read_options)
         require_all(self.path(name), len(data), size)
         return data
 

@@ -267,7 +267,8 @@ class _Upload:
         temporary = self._storage.temporary_name(item.name)
         sent = crc = 0
         try:
-            with self._storage.open_writer(temporary, item.size, check_stop=self.meter.check_stop) as file:
+            opened = self._storage.open_writer(temporary, item.size, check_stop=self.meter.check_stop)
+            with self.meter.slot, opened as file:
                 for chunk in read_chunks(item, self.meter.chunk_bytes):
                     self.meter.throttle(len(chunk))
                     crc = google_crc32c.extend(crc, chunk)
