@@ -5,9 +5,10 @@ how it got there, the WALs. A checkpoint is built as ``<checkpoint_dir>.tmp`` un
 its name when it is whole and on disk. An unlocked ``.tmp`` with our record in it, or marked as unfinished, is litter of
 a run that died.
 
-The mark is on disk before anything else is in the directory, and goes when all of it is, the record's content, too. So
-one wait for the disk is enough for all: whatever part of it a power cut leaves is known as litter. A mark that such a
-cut brings back into a checkpoint that has its name is an empty file, and nothing minds it.
+The mark is the first file in the directory, and goes when all of it is on disk, the record's content, too. The names
+are waited for before any content, and file systems keep the order in which they were made (ext4, XFS and btrfs do): so
+whatever a power cut leaves is known as litter. Where one did not, the next run would refuse it, not delete it. A mark
+that such a cut brings back into a checkpoint that has its name is an empty file, and nothing minds it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ from airflow_provider_rocksdb.core.errors import (
 )
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
-_NEW_RECORD = f".{RECORD_NAME}.tmp"
 _UNFINISHED = f".{RECORD_NAME}.unfinished"
 
 
@@ -85,16 +85,15 @@ def building(
     temporary = checkpoint_dir + ".tmp"
     descriptor = _lock_temporary(temporary, force=force)
     try:
+        _create_empty(descriptor, _UNFINISHED)
         with durable.NewFiles() as files:
             work = Building(temporary, descriptor, files)
             yield work
             if work.checkpoint is None:
                 raise AssertionError("the block must set the checkpoint")
-            files.create(work.path(_NEW_RECORD), work.checkpoint.to_json())
+            files.create(work.path(RECORD_NAME), work.checkpoint.to_json())
             files.create(work.path("CURRENT"), work.current)
-            os.replace(work.path(_NEW_RECORD), work.path(RECORD_NAME))
-            files.sync()
-        os.fsync(descriptor)
+            files.sync(descriptor)
         os.unlink(_UNFINISHED, dir_fd=descriptor)
         # locked until it is gone: under the temporary name it would be another run's litter
         with _locked_old(checkpoint_dir) as old:
@@ -115,7 +114,7 @@ def building(
 
 
 def _lock_temporary(temporary: str, *, force: bool) -> int:
-    """Create the temporary directory, clear what a dead run left there, lock it and mark it as unfinished."""
+    """Create the temporary directory, or clear what a dead run left there, and lock it."""
     while True:
         with contextlib.suppress(FileExistsError):
             os.mkdir(temporary, 0o700)
@@ -131,8 +130,6 @@ def _lock_temporary(temporary: str, *, force: bool) -> int:
                 if names:
                     _check_litter(descriptor, names, temporary, force=force)
                     _empty(descriptor)
-                _create_empty(descriptor, _UNFINISHED)
-                _create_record(descriptor)
                 return descriptor
         except BaseException:
             os.close(descriptor)

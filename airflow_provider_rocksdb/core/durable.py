@@ -200,12 +200,17 @@ class NewFiles(contextlib.AbstractContextManager["NewFiles"]):
         os.close(self._descriptors.pop(path))
         os.unlink(path)
 
-    def sync(self) -> None:
-        """Wait until all of them are on disk."""
+    def sync(self, directory: int | None = None) -> None:
+        """Wait until all of them are on disk.
+
+        :param directory: an open directory whose names are waited for first.
+        """
         for path, descriptor in self._descriptors.items():
             with naming(path):
                 # begins to write it out, and waits for nothing: the first fsync then commits what all of them need
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        if directory is not None:
+            os.fsync(directory)
         for path, descriptor in self._descriptors.items():
             with naming(path):
                 os.fsync(descriptor)

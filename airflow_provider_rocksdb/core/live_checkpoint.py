@@ -243,13 +243,14 @@ class _Capture(contextlib.AbstractContextManager["_Capture"]):
     def _write_options(self, snapshot: Snapshot) -> list[CheckpointFile]:
         """Write OPTIONS for exactly the Version's column families; a new family's are written after its edit."""
         deadline = time.monotonic() + STANDSTILL_SECONDS
-        while True:
-            name, options = self.database.read_options()
-            if options is None:
-                return []
-            if set(snapshot.column_families) <= options.column_families or time.monotonic() > deadline:
+        name, options = self.database.read_options(self.database.names)
+        while options is not None and not set(snapshot.column_families) <= options.column_families:
+            if time.monotonic() > deadline:
                 break
             time.sleep(_PAUSE_SECONDS)
+            name, options = self.database.read_options()
+        if options is None:
+            return []
         data, self.options_changes = options.for_copy(snapshot.column_families)
         return [self._write(name, data)]
 

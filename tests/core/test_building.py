@@ -195,8 +195,8 @@ def test_litter_of_a_power_cut(db_dir: str, target: str, left: bytes) -> None:
 
 
 def test_on_disk_before_it_has_its_name(db_dir: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mark is on disk before the first link; every file that was written, then the directory, before the name."""
-    done: list[tuple[str, str]] = []
+    """The mark is there before anything else; names, then all content, are on disk before the checkpoint has its own."""
+    done: list[tuple[str, ...]] = []
 
     def noting(name: str, real: Callable[..., None]) -> Callable[..., None]:
         def call(*places: Any, **options: Any) -> None:
@@ -206,15 +206,16 @@ def test_on_disk_before_it_has_its_name(db_dir: str, target: str, monkeypatch: p
 
         return call
 
-    for name in ("fsync", "link", "rename"):
+    for name in ("fsync", "link", "rename", "unlink"):
         monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
+    monkeypatch.setattr(live_checkpoint, "_step", lambda name: done.append((name, *os.listdir(target + ".tmp"))))
     made = take(db_dir, target)
+    assert done[0] == ("list WALs", UNFINISHED)
     first, last = done.index(("fsync", "checkpoint.tmp")), done.index(("rename", "checkpoint.tmp"))
-    links = [number for number, (name, _) in enumerate(done) if name == "link"]
-    assert 0 == first < min(links)
+    assert max(number for number, (name, *_) in enumerate(done) if name == "link") < first
     written = {file.name for file in made.files if file.kind == "written"} | {"checkpoint.json"}
-    assert {path for name, path in done[max(links) + 1 : last - 1] if name == "fsync"} == written
-    assert done[last - 1] == ("fsync", "checkpoint.tmp")
+    assert sorted(done[first + 1 : last - 1]) == sorted(("fsync", name) for name in written)
+    assert done[last - 1] == ("unlink", UNFINISHED)
     assert done[last + 1 :] == [("fsync", os.path.basename(os.path.dirname(target)))]
 
 

@@ -82,12 +82,17 @@ def decode_varint64(data: bytes, position: int) -> tuple[int, int]:
 
 def value_of_varint(encoded: bytes) -> int:
     """Value of what is known to be one whole varint."""
-    if len(encoded) == 1:  # mostly
+    length = len(encoded)  # mostly up to three, so those are written for speed
+    if length == 1:
         return encoded[0]
+    if length == 2:
+        return encoded[0] + (encoded[1] << 7) - 0x80
+    if length == 3:
+        return encoded[0] + (encoded[1] << 7) + (encoded[2] << 14) - 0x4080
     value = 0
     for byte in reversed(encoded):
         value = (value << 7) + byte
-    return value - _HIGH_BITS[len(encoded)]
+    return value - _HIGH_BITS[length]
 
 
 def decode_slice(data: bytes, position: int) -> tuple[bytes, int]:
