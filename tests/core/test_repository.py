@@ -618,14 +618,12 @@ def test_foreign_private_files(inventory: Inventory, repository: str) -> None:
 def test_stop(inventory: Inventory) -> None:
     """A stopped run commits nothing and clears away what was its own."""
     stop = threading.Event()
-    options = TransferOptions(max_bytes_per_second=20_000)
+    options = TransferOptions(max_bytes_per_second=20)  # an hour
     store = MemoryFileSystem(global_store=False, skip_instance_cache=True)
     timer = threading.Timer(0.3, stop.set)
     timer.start()
-    began = time.monotonic()
     with pytest.raises(CancelledError):
         create_backup(inventory, store, "/r", options=options, stop=stop)
-    assert time.monotonic() - began < 2
     assert not [path for path in store.store if "/meta/" in path or "/private/" in path]
 
 
@@ -674,10 +672,9 @@ def test_missing_bucket(inventory: Inventory, s3_server: S3Server) -> None:
 def test_wrong_credentials(inventory: Inventory, s3_server: S3Server) -> None:
     """Wrong credentials are said to be refused, at once, and do not show in the message."""
     options = {**s3_server.storage_options, "key": "wrong-user", "secret": "wrong-secret"}
-    began = time.monotonic()
+    patient = TransferOptions(backoff_seconds=3600)  # a second try would come too late
     with pytest.raises(AccessError) as caught:
-        create_backup(inventory, fsspec.filesystem("s3", **options), s3_server.place)
-    assert time.monotonic() - began < 5
+        create_backup(inventory, fsspec.filesystem("s3", **options), s3_server.place, options=patient)
     assert "wrong-secret" not in str(caught.value)
 
 

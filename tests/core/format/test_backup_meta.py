@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -231,10 +230,8 @@ def test_from_the_future(text: str) -> None:
 def test_lying_count_allocates_nothing() -> None:
     """A count of four billion files, without the files, is refused at once."""
     tracemalloc.start()
-    began = time.monotonic()
     with pytest.raises(CorruptionError, match="expected 4294967295 files, got 1"):
         decode_backup_meta(b"1\n1\n4294967295\nprivate/1/CURRENT crc32 1\n")
-    assert time.monotonic() - began < 1
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
 

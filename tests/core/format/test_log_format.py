@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-import time
 import tracemalloc
 
 import pytest
@@ -34,7 +33,6 @@ SIZES = st.one_of(
     st.integers(BLOCK_SIZE - 24, BLOCK_SIZE + 24),
     st.integers(2 * BLOCK_SIZE - 36, 2 * BLOCK_SIZE + 12),
 )
-WHOLE_READER_LIMIT_SECONDS = 10  # far above what any of these takes: a bound, not a measurement
 
 
 def filler(size: int, seed: int = 0) -> bytes:
@@ -440,14 +438,13 @@ def header_like(size: int) -> bytes:
     ],
     ids=lambda data: f"{data[:8].hex()}-{len(data)}",
 )
+@pytest.mark.timeout(60)
 def test_hostile_bytes(data: bytes) -> None:
     """A megabyte of anything is answered in bounded time, by an end or by the package's own error."""
-    started = time.monotonic()
     for number in (None, 9):
         with contextlib.suppress(CorruptionError):
             reader, records = read(data, number)
             assert (records, reader.end) == ([], 0)
-    assert time.monotonic() - started < WHOLE_READER_LIMIT_SECONDS
 
 
 @given(st.binary(max_size=200), st.sampled_from([None, 0, 9]))

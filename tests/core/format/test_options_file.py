@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -191,11 +190,10 @@ def test_cut_anywhere() -> None:
     [b"[a/" + b" " * 500_000 + b"x", b"[" + b"a" * 500_000, b"[" * 500_000, b'["' * 250_000, b" " * 500_000 + b"x"],
     ids=lambda line: repr(line[:4]),
 )
+@pytest.mark.timeout(60)
 def test_hostile_lines(line: bytes) -> None:
     """Half a megabyte in one line is read in bounded time."""
-    started = time.monotonic()
     OptionsFile(PLAIN + line + b"\n" + line * 2).for_copy(FAMILIES)
-    assert time.monotonic() - started < 5
 
 
 @settings(deadline=None)

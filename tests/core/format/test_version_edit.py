@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -321,12 +320,11 @@ def test_a_length_of_4_gib_allocates_nothing(claim: bytes) -> None:
     ],
     ids=range(7),
 )
+@pytest.mark.timeout(60)
 def test_hostile_records(data: bytes) -> None:
     """A megabyte of anything is answered in bounded time."""
-    started = time.monotonic()
     with contextlib.suppress(CorruptionError, NotSupportedError):
         decode_version_edit(data)
-    assert time.monotonic() - started < 10
 
 
 def test_clear_path_ids() -> None:
