@@ -32,6 +32,7 @@ Move = Callable[[AbstractFileSystem, str, str], None]
 
 _CONNECT_SECONDS = 20
 SILENCE_SECONDS = 60
+MAX_PARTS = 9000  # of one upload; S3 allows 10,000
 _TIMES = ("mtime", "LastModified", "last_modified", "modified", "modify", "updated", "created")
 _S3FS_RETRIES = 5  # unless somebody has set another number
 _AZURE_RETRIES = 3  # likewise

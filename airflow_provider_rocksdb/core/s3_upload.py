@@ -22,13 +22,12 @@ from typing import Any, Protocol
 
 import google_crc32c
 
-from airflow_provider_rocksdb.core.drivers import SILENCE_SECONDS
+from airflow_provider_rocksdb.core.drivers import MAX_PARTS, SILENCE_SECONDS
 from airflow_provider_rocksdb.core.durable import pread
 from airflow_provider_rocksdb.core.errors import CorruptionError, IncompleteError
 from airflow_provider_rocksdb.core.s3_requests import request
 
 _PART_BYTES = 64 * 1024 * 1024  # what a lost connection costs; a file below two of them is one request
-_MAX_PARTS = 9000  # S3 allows 10,000
 _STREAMED_BYTES = 24 * 1024 * 1024  # in parts of one stream that are on their way
 
 
@@ -70,7 +69,7 @@ def send_file(filesystem: Any, path: str, file: LocalFile, meter: Meter) -> int:
     :raises ConnectionError: when the server takes nothing more.
     """
     upload = _Upload(filesystem, path)
-    part_bytes = max(_PART_BYTES, -(-file.size // _MAX_PARTS))
+    part_bytes = max(_PART_BYTES, -(-file.size // MAX_PARTS))
     if file.size < 2 * part_bytes:
         part_bytes = max(1, file.size)
     crc = sent = 0

@@ -47,6 +47,7 @@ from airflow_provider_rocksdb.core import (
 )
 from airflow_provider_rocksdb.core.driver_errors import is_full, is_missing, is_refusal
 from airflow_provider_rocksdb.core.drivers import (
+    MAX_PARTS,
     discard,
     find_create_condition,
     find_move,
@@ -70,7 +71,6 @@ from airflow_provider_rocksdb.core.errors import (
 INCOMING = "incoming"
 
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "memory"}
-_MAX_PARTS = 9000  # S3 allows 10,000
 _PART_BYTES = 8 * 1024 * 1024
 _PREFETCHED_REQUESTS = 64  # of 32 KiB each
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -488,5 +488,5 @@ def require_all(where: str, got: int, size: int | None) -> None:
 
 
 def _part_bytes(size: int) -> int:
-    mebibytes = -(-size // _MAX_PARTS // 2**20)
+    mebibytes = -(-size // MAX_PARTS // 2**20)
     return max(_PART_BYTES, mebibytes * 2**20)
