@@ -20,7 +20,7 @@ RECORD_NAME = "checkpoint.json"
 RECORD_END = b"\n}\n"  # by which a whole record is told from one still being copied
 _FORMAT = 1
 
-_quote = json.JSONEncoder().encode
+_quote = json.encoder.encode_basestring_ascii  # what quotes the strings of json.dumps
 
 CopyKind = Literal["link", "reflink", "copy", "written"]
 

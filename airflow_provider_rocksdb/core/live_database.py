@@ -163,7 +163,7 @@ class LiveDatabase:
         self._descriptor: int | None = None
         self._reader: ManifestReader | None = None
         self._seen = (0, b"")  # size and unread tail of the MANIFEST when it was last read
-        self._before: tuple[object, ...] = ()  # fingerprint when it was last about to be read
+        self._before: tuple[str, int | None] = ("", None)  # fingerprint when it was last about to be read
 
     def close(self) -> None:
         """Let go of the MANIFEST."""
@@ -238,8 +238,9 @@ class LiveDatabase:
         :raises MovedOn: when it is gone before it could be opened, or ends in what may be an append half seen.
         :raises CorruptionError: when it is damaged.
         """
-        self._before = self._fingerprint()
+        self._before = ("", None)  # and more, as it is seen
         name = self.read_current()
+        self._before = (name, None)
         if self._reader is None or self._reader.name != name:
             path = os.path.join(self.db_dir, name)
             try:
@@ -252,6 +253,7 @@ class LiveDatabase:
             self._descriptor, self._reader = descriptor, ManifestReader(name)
         assert self._descriptor is not None and self._reader is not None  # noqa: S101, PT018 -- set above
         reader, size = self._reader, os.fstat(self._descriptor).st_size
+        self._before = (name, size)
         try:
             reader.read(self.pread_manifest, size)
         except (CorruptionError, NotSupportedError) as error:
@@ -297,14 +299,13 @@ class LiveDatabase:
             time.sleep(_POLL_SECONDS)
         return True
 
-    def _fingerprint(self) -> tuple[object, ...]:
-        with contextlib.suppress(FileNotFoundError):
-            current = durable.read_small_file(os.path.join(self.db_dir, "CURRENT"))
-            manifest = os.path.join(self.db_dir, os.path.basename(os.fsdecode(current).strip()))
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                return (current, os.stat(manifest).st_size)
-            return (current, None)
-        return (None, None)
+    def _fingerprint(self) -> tuple[str, int | None]:
+        """Return the name of the MANIFEST in use, and its size; neither where there is none."""
+        name = ""
+        with contextlib.suppress(MovedOn, CorruptionError, FileNotFoundError):
+            name = self.read_current()
+            return name, os.stat(os.path.join(self.db_dir, name)).st_size
+        return name, None
 
 
 def _list_database(db_dir: str) -> list[str]:

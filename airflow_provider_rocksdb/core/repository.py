@@ -173,8 +173,8 @@ class _Backup:
             shared = self.shared
             own = [self._own_item(file) for file in self.inventory.files if not is_shared(file)]
             extras = [self._own_item(file) for file in self.inventory.extras]
-            self._upload([item for item in shared.items if self.present.get(item.name) != item.size])
-            self._upload([*own, *extras])
+            new = [item for item in shared.items if self.present.get(item.name) != item.size]
+            self._upload([*new, *own, *extras])
             reused = [item for item in shared.items if item.name not in self.crcs]
             self.crcs |= find_checksums(reused, self.newest, self.options, self.stop)
             self._secure([*shared.items, *own, *extras])
