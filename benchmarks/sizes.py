@@ -34,7 +34,7 @@ class Sizes:
 FULL = Sizes(
     pairs=5,
     checkpoint_files=(100, 10_000, 100_000),
-    local_files=80,
+    local_files=160,
     local_file_bytes=64 * 10**6,
     s3_files=32,
     small_files=2000,

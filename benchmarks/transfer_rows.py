@@ -38,19 +38,22 @@ def local(bench: Bench) -> Iterator[Row]:
         }
         samples = bench.alternate(contenders, prepare=lambda: _remove(repository, stock))
         yield Row(f"first backup to a disk, {workers} at a time", samples, {"ldb backup": 1.0})
+    _remove(repository, stock)
     _ours("upload", source, LOCAL, repository, LAYOUT, WORKERS)()
+    _remove(database, source, stock_source)  # there is room for the data twice
     contenders = {
         OURS: _ours("restore", LOCAL, repository, restored, WORKERS),
         "ldb restore": _ldb("restore", f"--db={restored}", f"--backup_dir={repository}", f"--num_threads={WORKERS}"),
     }
     samples = bench.alternate(contenders, prepare=lambda: _remove(restored))
     yield Row("restore from a disk, CRC checked", samples, {"ldb restore": 1.0})
+    _remove(restored)
     contenders = {
         OURS: _ours("verify", LOCAL, repository, WORKERS),
         "VerifyBackup": lambda: run([str(_verify_backup(bench)), str(repository), str(WORKERS)]),
     }
     yield Row("verify checksums on a disk", bench.alternate(contenders), {"VerifyBackup": 1.0})
-    _remove(database, source, repository, stock, stock_source, restored)
+    _remove(repository)
 
 
 def s3(bench: Bench) -> Iterator[Row]:

@@ -238,7 +238,7 @@ class LiveDatabase:
         :raises MovedOn: when it is gone before it could be opened, or ends in what may be an append half seen.
         :raises CorruptionError: when it is damaged.
         """
-        self._before = ("", None)  # and more, as it is seen
+        self._before = ("", None)  # until more is seen
         name = self.read_current()
         self._before = (name, None)
         if self._reader is None or self._reader.name != name:
