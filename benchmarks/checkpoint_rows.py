@@ -40,10 +40,10 @@ print(number, flush=True)
 
 
 def idle(bench: Bench) -> Iterator[Row]:
-    """Yield the checkpoint of a database that nobody writes, by its number of SST files."""
+    """Yield the checkpoint of a database that nobody writes, by the number of its SST files, and by their size."""
     database, made = bench.place("idle"), bench.place("checkpoint")
-    for count in bench.sizes.checkpoint_files:
-        make_database(database, count, 1000)
+    for count, file_bytes in bench.sizes.checkpoints:
+        make_database(database, count, file_bytes)
         ours = [sys.executable, "-m", "benchmarks.ours", "checkpoint", str(database), str(made)]
         theirs = [sys.executable, "-m", "benchmarks.theirs", "checkpoint", str(database), str(made)]
         contenders = {
@@ -54,7 +54,8 @@ def idle(bench: Bench) -> Iterator[Row]:
         times = 5 if count < _MANY_FILES else 1
         samples = bench.alternate(contenders, prepare=lambda: _forget(made), times=times)
         targets = {"rocksdict create_checkpoint, without the opening": 0.5}
-        yield Row(f"checkpoint of an idle database, {count:,} SST files", samples, targets)
+        what = f"checkpoint of an idle database, {count:,} SST files of {file_bytes / 1000:,.0f} kB"
+        yield Row(what, samples, targets)
         _remove(made)
         shutil.rmtree(database)
 

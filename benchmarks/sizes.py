@@ -16,7 +16,7 @@ class Sizes:
     """Counts of files and their bytes, by what they are for."""
 
     pairs: int
-    checkpoint_files: tuple[int, ...]
+    checkpoints: tuple[tuple[int, int], ...]  # files and the bytes of each
     local_files: int  # of 64 MB
     local_file_bytes: int
     s3_files: int  # of 64 MB
@@ -33,7 +33,7 @@ class Sizes:
 
 FULL = Sizes(
     pairs=5,
-    checkpoint_files=(100, 10_000, 100_000),
+    checkpoints=((100, 1000), (100, 10**7), (10_000, 1000), (100_000, 1000)),
     local_files=160,
     local_file_bytes=64 * 10**6,
     s3_files=32,
@@ -49,7 +49,7 @@ FULL = Sizes(
 )
 QUICK = Sizes(
     pairs=1,
-    checkpoint_files=(10, 200),
+    checkpoints=((10, 1000), (10, 10**5), (200, 1000)),
     local_files=4,
     local_file_bytes=10**6,
     s3_files=4,
