@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -76,20 +77,26 @@ def test_entry_point() -> None:
     assert point.load()()["package-name"] == point.dist.name == "airflow-provider-rocksdb"
 
 
+FORM = """
+from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+(form,) = [form for form in HookMetaService.hook_meta_data() if form.connection_type == "rocksdb"]
+print(form.model_dump_json())
+"""
+
+
 def test_connection_form() -> None:
     """The connection type has a form with the provider's fields, in each Airflow's own way of making one."""
-    try:
-        from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
-    except ImportError:  # Airflow 2
+    if find_spec("airflow.api_fastapi") is None:  # Airflow 2
         widgets = ProvidersManager().connection_form_widgets
         assert {f"extra__rocksdb__{name}" for name in CONNECTION_FIELDS} <= set(widgets)
         return
-    (form,) = [form for form in HookMetaService.hook_meta_data() if form.connection_type == "rocksdb"]
-    assert form.hook_name == "RocksDB"
-    assert form.extra_fields is not None
-    assert list(form.extra_fields) == list(CONNECTION_FIELDS)
+    # in a process of its own: Airflow 3.1 makes no forms in one that has looked for a hook before
+    done = subprocess.run([sys.executable, "-c", FORM], stdout=subprocess.PIPE, text=True, check=True)
+    form = json.loads(done.stdout.splitlines()[-1])
+    assert form["hook_name"] == "RocksDB"
+    assert list(form["extra_fields"]) == list(CONNECTION_FIELDS)
     for name, (label, _, example) in CONNECTION_FIELDS.items():
-        field = form.extra_fields[name]
+        field = form["extra_fields"][name]
         assert field["schema"]["title"] == label
         assert example in field["description"]
 
