@@ -52,7 +52,7 @@ def idle(bench: Bench) -> Iterator[Row]:
             "cp -r": lambda: run(["cp", "-r", str(database), str(made)]),
         }
         times = 5 if count < _MANY_FILES else 1
-        samples = bench.alternate(contenders, prepare=lambda: _forget(made), times=times)
+        samples = bench.alternate(contenders, prepare=lambda: _remove_from_disk(made), times=times)
         targets = {"rocksdict create_checkpoint, without the opening": 0.5}
         what = f"checkpoint of an idle database, {count:,} SST files of {file_bytes / 1000:,.0f} kB"
         yield Row(what, samples, targets)
@@ -97,7 +97,7 @@ def _remove(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _forget(directory: Path) -> None:
+def _remove_from_disk(directory: Path) -> None:
     """Remove what the one before has made, from the disk, too: its writes are not to be waited for by the next."""
     _remove(directory)
     os.sync()

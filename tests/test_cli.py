@@ -384,7 +384,7 @@ def test_bar(db_dir: Path, tmp_path: Path) -> None:
     os.close(here)
     assert child.returncode == 0, shown
     text = shown.decode()
-    assert re.search(r"\r\x1b\[K\[#{20}\] 100% uploaded (\d+) of \1 files", text)
+    assert re.search(r"\r\x1b\[K\[#{20}\] 100% uploaded 8 of 8 files", text)
     assert f"{tmp_path / 'repository'}: uploaded" not in text
 
 

@@ -130,11 +130,15 @@ def options_wal_dir(db_dir: str, options: OptionsFile | None) -> str:
     return wal_dir
 
 
-def _find_wals(directory: str) -> dict[int, str]:
+def _list_names(directory: str) -> list[str]:
     try:
-        return _pick_wals(directory, os.listdir(directory))
+        return os.listdir(directory)
     except FileNotFoundError:
-        return {}
+        return []
+
+
+def _find_wals(directory: str) -> dict[int, str]:
+    return _pick_wals(directory, _list_names(directory))
 
 
 def _pick_wals(directory: str, names: Iterable[str]) -> dict[int, str]:
@@ -214,9 +218,9 @@ class LiveDatabase:
 
     def list_wals(self) -> dict[int, str]:
         """WALs that exist: number to path. The archive is listed last, so one that moves there is seen in either."""
-        self.names = os.listdir(self.db_dir) if self.wal_dir == self.db_dir else None
-        wals = _find_wals(self.wal_dir) if self.names is None else _pick_wals(self.db_dir, self.names)
-        return {**_find_wals(os.path.join(self.wal_dir, ARCHIVE_DIR)), **wals}
+        names = _list_names(self.wal_dir)
+        self.names = names if self.wal_dir == self.db_dir else None
+        return {**_find_wals(os.path.join(self.wal_dir, ARCHIVE_DIR)), **_pick_wals(self.wal_dir, names)}
 
     def read_current(self) -> str:
         """Name of the MANIFEST in use.
