@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
@@ -65,42 +64,48 @@ class FileCapture:
         :raises CorruptionError: when one has not the size that the MANIFEST gives.
         :raises CrossDeviceError: when one can be neither linked nor cloned, and copying is not allowed.
         """
+        done, here = self._done, self._here
         for file in files:
-            if file.name in self._done:
+            name, directory, _, expected = file
+            if name in done:
                 continue
             if self._stop is not None and self._stop.is_set():
                 raise CancelledError(f"{self._directory}: stopped while linking; nothing is left")
+            if directory not in self._sources:
+                self._open_source(directory)
             try:
-                done = self._done[file.name] = self._capture(file, file.name)
+                captured = CheckpointFile(name, durable.link_file(self._sources[directory], name, here), "link")
             except FileNotFoundError:
-                done = self._done[file.name] = self._capture_ldb(file)
-            if done.size != file.size:
-                path = f"{file.directory}/{done.name}"
-                raise CorruptionError(f"{path}: damaged: expected {file.size} bytes (MANIFEST), got {done.size}")
+                captured = self._capture_ldb(file)
+            except OSError as error:
+                captured = self._capture_content(file, name, error)
+            done[name] = captured
+            if captured.size != expected:
+                path = f"{directory}/{captured.name}"
+                raise CorruptionError(f"{path}: damaged: expected {expected} bytes (MANIFEST), got {captured.size}")
+
+    def _open_source(self, directory: str) -> None:
+        try:
+            self._sources[directory] = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        except PermissionError as error:
+            raise AccessError(f"{directory}: {error.strerror} (as uid {os.geteuid()})") from error
 
     def _capture_ldb(self, file: LiveFile) -> CheckpointFile:
         if file.type is FileType.TABLE:
-            with contextlib.suppress(FileNotFoundError):
-                return self._capture(file, leveldb_table_file_name(int(file.name.partition(".")[0])))
+            name = leveldb_table_file_name(int(file.name.partition(".")[0]))
+            try:
+                return CheckpointFile(name, durable.link_file(self._sources[file.directory], name, self._here), "link")
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                return self._capture_content(file, name, error)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.join(file.directory, file.name))
 
-    def _source(self, directory: str) -> int:
-        if directory not in self._sources:
-            try:
-                self._sources[directory] = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-            except PermissionError as error:
-                raise AccessError(f"{directory}: {error.strerror} (as uid {os.geteuid()})") from error
-        return self._sources[directory]
-
-    def _capture(self, file: LiveFile, name: str) -> CheckpointFile:
-        source = self._source(file.directory)
-        try:
-            durable.link_file(source, name, self._here)
-            return CheckpointFile(name, os.stat(name, dir_fd=self._here).st_size, "link")
-        except OSError as error:
-            if error.errno not in _NO_LINK:
-                raise
-            reason = error
+    def _capture_content(self, file: LiveFile, name: str, reason: OSError) -> CheckpointFile:
+        """Clone or pin what cannot be linked."""
+        if reason.errno not in _NO_LINK:
+            raise reason
+        source = self._sources[file.directory]
         descriptor = durable.open_regular(name, dir_fd=source)
         try:
             size = os.fstat(descriptor).st_size

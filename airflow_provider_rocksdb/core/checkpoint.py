@@ -57,7 +57,7 @@ class Building:
 
     def path(self, name: str) -> str:
         """Path of a file in it."""
-        return os.path.join(self.directory, name)
+        return f"{self.directory}/{name}"
 
     def names(self) -> list[str]:
         """Names of what the caller has put there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import re
 import socket
@@ -20,6 +21,7 @@ RECORD_NAME = "checkpoint.json"
 RECORD_END = b"\n}\n"  # by which a whole record is told from one still being copied
 _FORMAT = 1
 
+_SIZE = operator.attrgetter("size")
 _quote = json.encoder.encode_basestring_ascii  # what quotes the strings of json.dumps
 
 CopyKind = Literal["link", "reflink", "copy", "written"]
@@ -66,7 +68,7 @@ class Checkpoint:
     @property
     def total_bytes(self) -> int:
         """Size of all files."""
-        return sum(file.size for file in self.files)
+        return sum(map(_SIZE, self.files))
 
     @property
     def copied_bytes(self) -> int:

@@ -67,15 +67,15 @@ def named_errors() -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def naming(path: str) -> Iterator[None]:
+class naming(contextlib.AbstractContextManager[None]):  # noqa: N801 -- as those of contextlib
     """Give errors of system calls that know only a descriptor the file's name."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = path
-        raise
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = self._path
 
 
 def fsync_directory(path: str) -> None:
@@ -205,10 +205,9 @@ class NewFiles(contextlib.AbstractContextManager["NewFiles"]):
 
         :param directory: an open directory whose names are waited for first.
         """
-        for path, descriptor in self._descriptors.items():
-            with naming(path):
-                # begins to write it out, and waits for nothing: the first fsync then commits what all of them need
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        for descriptor in self._descriptors.values():
+            # begins to write it out, and waits for nothing: the first fsync then commits what all of them need
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         if directory is not None:
             os.fsync(directory)
         for path, descriptor in self._descriptors.items():
@@ -251,13 +250,15 @@ def write_file(path: str, data: bytes, *, exclusive: bool = False) -> None:
     fsync_directory(directory)
 
 
-def link_file(source: int, name: str, target: int) -> None:
+def link_file(source: int, name: str, target: int) -> int:
     """Hard-link ``name`` of an open directory, or what it points to when it is a symbolic link, into another one.
 
+    :returns: its size in bytes.
     :raises OSError: as ``linkat(2)``.
     """
     # with a directory descriptor, and only then, CPython asks for AT_SYMLINK_FOLLOW
     os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=True)
+    return os.stat(name, dir_fd=target).st_size
 
 
 def clone_file(source: int, target: str) -> bool:

@@ -26,14 +26,15 @@ from airflow_provider_rocksdb.core.errors import (
 from airflow_provider_rocksdb.core.format.filename import (
     FileType,
     decode_current,
+    find_wals,
     leveldb_table_file_name,
-    parse_wal_file_name,
+    newest_options,
     wal_file_name,
 )
 from airflow_provider_rocksdb.core.format.log_format import Pread
 from airflow_provider_rocksdb.core.format.manifest import ManifestReader
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
-from airflow_provider_rocksdb.core.live_database import Snapshot, newest_options, options_wal_dir, take_snapshot
+from airflow_provider_rocksdb.core.live_database import Snapshot, options_wal_dir, take_snapshot
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 _T = TypeVar("_T")
@@ -238,12 +239,11 @@ class Inspection:
         assert self.snapshot is not None  # noqa: S101 -- _read_manifest said so
         directory = self._wal_directory()
         listing = self._listing(directory)
-        wals = {}
-        for name, size in listing.items():
-            number = parse_wal_file_name(name)
-            if number is not None and number >= self.snapshot.min_wal_number:
-                wals[number] = (os.path.join(directory, name) if directory != self.paths.db_dir else name, size)
-        return wals
+        return {
+            number: (os.path.join(directory, name) if directory != self.paths.db_dir else name, listing[name])
+            for number, name in find_wals(listing).items()
+            if number >= self.snapshot.min_wal_number
+        }
 
     def _check_wals(self) -> None:
         assert self.snapshot is not None  # noqa: S101 -- _read_manifest said so

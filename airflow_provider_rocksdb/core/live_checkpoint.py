@@ -2,7 +2,7 @@
 
 No lock is taken, nothing is opened, nothing is written in the DB directory. In rounds until one holds:
 
-1. list the WALs;
+1. list the WALs: the first round when it looks for OPTIONS, each other one where the round before lists them again;
 2. read CURRENT and its MANIFEST up to the last whole record and atomic group: a Version;
 3. hard-link (or clone, or pin for a copy) each of its SST and blob files; what an earlier round linked stays linked;
 4. list the WALs again, open each that the Version needs, the newest first, and note its size;
@@ -138,6 +138,7 @@ class _Capture(contextlib.AbstractContextManager["_Capture"]):
         self.files = FileCapture(work.directory, work.descriptor, database.db_dir, allow_copy=allow_copy, stop=stop)
         self.wals = WalCapture(work.directory, work.files, stop=stop)
         self.options_changes: dict[str, object] = {}
+        self._listed = database.first_wals
 
     def __exit__(self, *_: object) -> None:
         self.files.close()
@@ -175,14 +176,12 @@ class _Capture(contextlib.AbstractContextManager["_Capture"]):
         :raises _Missing: when something is missing that must be there unless the database has moved on.
         """
         with _moved_on_when_missing():
-            self._step("list WALs")
-            listed = self.database.list_wals()
             self._step("read MANIFEST")
             snapshot = self._read_version()
             self._step("link files")
             self.files.capture(snapshot.files.values())
             self._step("pin WALs")
-            self._pin_wals(snapshot, listed)
+            self._pin_wals(snapshot)
             self._step("check MANIFEST")
             if self.database.has_grown():
                 raise MovedOn("the MANIFEST has grown")
@@ -202,8 +201,9 @@ class _Capture(contextlib.AbstractContextManager["_Capture"]):
         except MovedOn as moved:
             raise _Missing(str(moved)) from None
 
-    def _pin_wals(self, snapshot: Snapshot, listed: Mapping[int, str]) -> None:
-        paths = {**listed, **self.database.list_wals()}
+    def _pin_wals(self, snapshot: Snapshot) -> None:
+        before, self._listed = self._listed, self.database.list_wals()
+        paths = {**before, **self._listed}
         tracked = set(snapshot.tracked_wals)
         bound = snapshot.min_wal_number
         needed = {number: path for number, path in paths.items() if number >= bound or number in tracked}

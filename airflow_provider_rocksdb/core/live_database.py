@@ -26,8 +26,8 @@ from airflow_provider_rocksdb.core.format.filename import (
     FileType,
     blob_file_name,
     decode_current,
-    parse_file_name,
-    parse_wal_file_name,
+    find_wals,
+    newest_options,
     table_file_name,
 )
 from airflow_provider_rocksdb.core.format.manifest import ManifestReader, Version
@@ -80,13 +80,12 @@ def take_snapshot(manifest: str, end: int, version: Version, paths: DatabasePath
     table_type = FileType.TABLE  # looking it up would take a tenth of the time
     for family in version.column_families.values():
         directories: dict[int, str] = {}
-        for table in family.tables.values():
-            path_id = table.path_id
+        for number, path_id, size in family.iter_table_sizes():
             if path_id not in directories:
                 directories[path_id] = paths.table_dir(family.name, path_id)
                 has_path_ids = has_path_ids or path_id != 0
-            name = table_file_name(table.number)
-            files[name] = LiveFile(name, directories[path_id], table_type, table.size)
+            name = table_file_name(number)
+            files[name] = LiveFile(name, directories[path_id], table_type, size)
         for blob in family.live_blobs():
             name = blob_file_name(blob.number)
             files[name] = LiveFile(name, paths.blob_dir(family.name), FileType.BLOB, blob.size)
@@ -101,12 +100,6 @@ def take_snapshot(manifest: str, end: int, version: Version, paths: DatabasePath
         tracked_wals=dict(version.wals),
         has_path_ids=has_path_ids,
     )
-
-
-def newest_options(names: Iterable[str]) -> str | None:
-    """Name of the OPTIONS file with the highest number; None where there is none."""
-    parsed = [(parse_file_name(name), name) for name in names if name.startswith("OPTIONS-")]
-    return max(((p.number, name) for p, name in parsed if p and p.type is FileType.OPTIONS), default=(0, None))[1]
 
 
 def options_wal_dir(db_dir: str, options: OptionsFile | None) -> str:
@@ -138,12 +131,11 @@ def _list_names(directory: str) -> list[str]:
 
 
 def _find_wals(directory: str) -> dict[int, str]:
-    return _pick_wals(directory, _list_names(directory))
+    return _join_wals(directory, _list_names(directory))
 
 
-def _pick_wals(directory: str, names: Iterable[str]) -> dict[int, str]:
-    parsed = [(parse_wal_file_name(name), name) for name in names if name.endswith(".log")]
-    return {number: os.path.join(directory, name) for number, name in parsed if number is not None}
+def _join_wals(directory: str, names: Iterable[str]) -> dict[int, str]:
+    return {number: os.path.join(directory, name) for number, name in find_wals(names).items()}
 
 
 class LiveDatabase:
@@ -153,7 +145,8 @@ class LiveDatabase:
     :raises NotADatabaseError: when it holds no RocksDB database.
     :raises NotSupportedError: when its options say that its files alone do not make a whole database.
 
-    ``names``: those in the DB directory, where :meth:`list_wals` has just seen them.
+    ``first_wals``: WALs that were there before anything else was read, as of :meth:`list_wals`. ``names``: those in the
+    DB directory, where that has just seen them.
     """
 
     def __init__(self, paths: DatabasePaths) -> None:
@@ -164,6 +157,7 @@ class LiveDatabase:
         self.options_name, self.options = "", None
         self.options_name, self.options = self.read_options(names)
         self.wal_dir = self._find_wal_dir()
+        self.first_wals = self._pick_wals(names if self.wal_dir == self.db_dir else _list_names(self.wal_dir))
         self._descriptor: int | None = None
         self._reader: ManifestReader | None = None
         self._seen = (0, b"")  # size and unread tail of the MANIFEST when it was last read
@@ -220,7 +214,10 @@ class LiveDatabase:
         """WALs that exist: number to path. The archive is listed last, so one that moves there is seen in either."""
         names = _list_names(self.wal_dir)
         self.names = names if self.wal_dir == self.db_dir else None
-        return {**_find_wals(os.path.join(self.wal_dir, ARCHIVE_DIR)), **_pick_wals(self.wal_dir, names)}
+        return self._pick_wals(names)
+
+    def _pick_wals(self, names: Iterable[str]) -> dict[int, str]:
+        return {**_find_wals(os.path.join(self.wal_dir, ARCHIVE_DIR)), **_join_wals(self.wal_dir, names)}
 
     def read_current(self) -> str:
         """Name of the MANIFEST in use.

@@ -24,8 +24,7 @@ from airflow_provider_rocksdb.core.errors import (
     NotSupportedError,
     RocksDBError,
 )
-from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
-from airflow_provider_rocksdb.core.live_database import newest_options
+from airflow_provider_rocksdb.core.format.filename import FileType, newest_options, parse_file_name
 from airflow_provider_rocksdb.core.repository_layout import META, SHARED, private_folder
 from airflow_provider_rocksdb.core.repository_listing import ReadMeta, list_metas, read_meta
 from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME

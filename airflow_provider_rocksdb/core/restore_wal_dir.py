@@ -12,9 +12,8 @@ import os
 from airflow_provider_rocksdb.core.checkpoint_record import decode_checkpoint
 from airflow_provider_rocksdb.core.durable import read_small_file
 from airflow_provider_rocksdb.core.errors import CorruptionError, InvalidArgumentError, RocksDBError
-from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
+from airflow_provider_rocksdb.core.format.filename import FileType, newest_options, parse_file_name
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
-from airflow_provider_rocksdb.core.live_database import newest_options
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 logger = logging.getLogger(__name__)

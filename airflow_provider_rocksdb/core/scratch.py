@@ -22,12 +22,13 @@ from collections.abc import Iterable, Mapping
 from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.database import KeyRange
 from airflow_provider_rocksdb.core.errors import CancelledError, CouldNotCheckError
+from airflow_provider_rocksdb.core.format.filename import newest_options
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records
 from airflow_provider_rocksdb.core.format.manifest import ColumnFamily, Version
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
 from airflow_provider_rocksdb.core.format.version_edit import clear_path_ids
 from airflow_provider_rocksdb.core.inspection import SEVERITY, State
-from airflow_provider_rocksdb.core.live_database import Snapshot, newest_options
+from airflow_provider_rocksdb.core.live_database import Snapshot
 from airflow_provider_rocksdb.core.parallel import run_parallel
 
 CHILD_MODULE = "airflow_provider_rocksdb.core.database"

@@ -194,7 +194,7 @@ def test_delete_on_another_host(run_dag: RunDag, tmp_path: Path) -> None:
     assert f"was made on host worker-7, and is not visible on host {socket.gethostname()}" in run.log
 
 
-@pytest.mark.parametrize("step", ["list WALs", "copy WALs", "end"])
+@pytest.mark.parametrize("step", ["read MANIFEST", "copy WALs", "end"])
 def test_killed(
     run_dag: RunDag, connection: None, live_db: Path, monkeypatch: pytest.MonkeyPatch, sigterm: None, step: str
 ) -> None:

@@ -210,7 +210,7 @@ def test_on_disk_before_it_has_its_name(db_dir: str, target: str, monkeypatch: p
         monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
     monkeypatch.setattr(live_checkpoint, "_step", lambda name: done.append((name, *os.listdir(target + ".tmp"))))
     made = take(db_dir, target)
-    assert done[0] == ("list WALs", UNFINISHED)
+    assert done[0] == ("read MANIFEST", UNFINISHED)
     first, last = done.index(("fsync", "checkpoint.tmp")), done.index(("rename", "checkpoint.tmp"))
     assert max(number for number, (name, *_) in enumerate(done) if name == "link") < first
     written = {file.name for file in made.files if file.kind == "written"} | {"checkpoint.json"}
@@ -367,7 +367,7 @@ print(number)
 def test_killed_at_each_step(db_dir: str, target: str) -> None:
     """Killed at any of its named steps it leaves no checkpoint, and a retry succeeds and leaves no litter."""
     code = """
-for wanted in ("list WALs", "read MANIFEST", "link files", "pin WALs", "check MANIFEST", "copy WALs", "end"):
+for wanted in ("read MANIFEST", "link files", "pin WALs", "check MANIFEST", "copy WALs", "end"):
     pid = os.fork()
     if not pid:
         live_checkpoint._step = lambda name: die() if name == wanted else None

@@ -157,7 +157,7 @@ def _pausing(running: Running, pause: Pause) -> Iterator[None]:
 
     def step(name: str) -> None:
         nonlocal rounds
-        rounds += name == "list WALs"
+        rounds += name == "read MANIFEST"
         numbers = pause(name, rounds)
         if numbers:
             running.wait_for(numbers, PAUSE_LIMIT_SECONDS)

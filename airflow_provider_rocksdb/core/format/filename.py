@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from airflow_provider_rocksdb.core.errors import CorruptionError
@@ -73,6 +74,8 @@ _PREFIXES = {
 }
 _NUMBERED = re.compile(r"([0-9]{1,20})\.([a-z]+)")
 _PREFIXED = re.compile(r"([A-Z_]+)-([0-9]{1,20})(\.dbtmp)?")
+_WAL = re.compile(r"[0-9]{1,20}\.log")
+_OPTIONS = re.compile(r"OPTIONS-[0-9]{1,20}")
 _INFO_LOG = re.compile(r"LOG(\.old(\.[0-9]{1,20})?)?")
 
 
@@ -96,10 +99,15 @@ def parse_file_name(name: str) -> FileName | None:
     return FileName(FileType.INFO_LOG, 0) if _INFO_LOG.fullmatch(name) else None
 
 
-def parse_wal_file_name(name: str) -> int | None:
-    """File number of a WAL; None for any other name, of which there may be very many."""
-    parsed = parse_file_name(name) if name.endswith(".log") else None
-    return parsed.number if parsed and parsed.type is FileType.WAL else None
+def find_wals(names: Iterable[str]) -> dict[int, str]:
+    """WALs among names, of which there may be very many: file number to name."""
+    return {parsed.number: name for name in filter(_WAL.fullmatch, names) if (parsed := parse_file_name(name))}
+
+
+def newest_options(names: Iterable[str]) -> str | None:
+    """Name of the OPTIONS file with the highest number, among names as many; None where there is none."""
+    parsed = [(parse_file_name(name), name) for name in filter(_OPTIONS.fullmatch, names)]
+    return max(((file.number, name) for file, name in parsed if file), default=(0, None))[1]
 
 
 def wal_file_name(number: int) -> str:

@@ -12,8 +12,10 @@ A MANIFEST is one only when it gives a log number, a next file number and a last
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from airflow_provider_rocksdb.core.errors import CorruptionError, NotSupportedError
-from airflow_provider_rocksdb.core.format.coding import value_of_varint
+from airflow_provider_rocksdb.core.format.coding import decode_varint64, value_of_varint
 from airflow_provider_rocksdb.core.format.log_format import LogReader, Pread, Stop, iter_records
 from airflow_provider_rocksdb.core.format.version_edit import (
     BlobFile,
@@ -47,6 +49,11 @@ class ColumnFamily:
             tables = (TableFile(*encoded) for encoded in self._encoded_tables.values())
             self._tables = {table.number: table for table in tables}
         return self._tables
+
+    def iter_table_sizes(self) -> Iterator[tuple[int, int, int]]:
+        """Yield number, path id and size in bytes of each SST file, without decoding it for that."""
+        for _, number, details, path_id in self._encoded_tables.values():
+            yield value_of_varint(number), value_of_varint(path_id), decode_varint64(details, 0)[0]
 
     def apply(self, edit: VersionEdit) -> None:
         """Remove and add the files of one edit.

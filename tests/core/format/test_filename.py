@@ -13,7 +13,9 @@ from airflow_provider_rocksdb.core.format.filename import (
     blob_file_name,
     decode_current,
     descriptor_file_name,
+    find_wals,
     leveldb_table_file_name,
+    newest_options,
     parse_file_name,
     table_file_name,
     wal_file_name,
@@ -112,6 +114,20 @@ def test_round_trip(number: int) -> None:
     assert parse_file_name(leveldb_table_file_name(number)) == (FileType.TABLE, number)
     assert parse_file_name(blob_file_name(number)) == (FileType.BLOB, number)
     assert parse_file_name(descriptor_file_name(number)) == (FileType.DESCRIPTOR, number)
+
+
+def test_wals_among_many_names() -> None:
+    """WALs are found by their number, under the name that they have; whatever only looks like one is not."""
+    others = ["000012.sst", "x12.log", "12.log ", "12.log\n", "1_2.log", "١٢.log", f"{2**64}.log"]
+    assert find_wals([*others, "000012.log", "7.log"]) == {12: "000012.log", 7: "7.log"}
+    assert find_wals(others) == {}
+
+
+def test_newest_options() -> None:
+    """The OPTIONS file with the highest number counts, not the last name; no copy of one, nor a temporary one."""
+    names = ["OPTIONS-000099", "OPTIONS-1000001", "OPTIONS-000007", "OPTIONS-2000000.dbtmp", "OPTIONS-2000000.bak"]
+    assert newest_options([*names, f"OPTIONS-{2**64}", "MANIFEST-3000000"]) == "OPTIONS-1000001"
+    assert newest_options(["OPTIONS-", "CURRENT", "OPTIONS-000007.dbtmp"]) is None
 
 
 def test_numbers_have_six_digits_or_more() -> None:

@@ -18,13 +18,12 @@ import pytest
 
 from airflow_provider_rocksdb.core.errors import CorruptionError, NotSupportedError
 from airflow_provider_rocksdb.core.format.coding import encode_varint
-from airflow_provider_rocksdb.core.format.filename import decode_current
+from airflow_provider_rocksdb.core.format.filename import decode_current, newest_options
 from airflow_provider_rocksdb.core.format.log_format import LogReader, iter_records
 from airflow_provider_rocksdb.core.format.manifest import ColumnFamily, ManifestReader, Version
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
 from airflow_provider_rocksdb.core.format.table_properties import read_session_id, read_table_properties
 from airflow_provider_rocksdb.core.format.version_edit import decode_version_edit
-from airflow_provider_rocksdb.core.live_database import newest_options
 from airflow_provider_rocksdb.core.wal import WalContent, find_gap, read_wal
 from tests.core.format.encoders import pread_of
 from tests.golden.generate import PLACE, PROGRAMS, dump_manifest, dump_wal, ldb
