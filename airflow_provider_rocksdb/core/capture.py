@@ -64,17 +64,17 @@ class FileCapture:
         :raises CorruptionError: when one has not the size that the MANIFEST gives.
         :raises CrossDeviceError: when one can be neither linked nor cloned, and copying is not allowed.
         """
-        done, here = self._done, self._here
+        done, here, sources, stop = self._done, self._here, self._sources, self._stop
         for file in files:
             name, directory, _, expected = file
             if name in done:
                 continue
-            if self._stop is not None and self._stop.is_set():
+            if stop is not None and stop.is_set():
                 raise CancelledError(f"{self._directory}: stopped while linking; nothing is left")
-            if directory not in self._sources:
+            if directory not in sources:
                 self._open_source(directory)
             try:
-                captured = CheckpointFile(name, durable.link_file(self._sources[directory], name, here), "link")
+                captured = CheckpointFile(name, durable.link_file(sources[directory], name, here), "link")
             except FileNotFoundError:
                 captured = self._capture_ldb(file)
             except OSError as error:
@@ -222,7 +222,9 @@ class WalCapture:
         :raises NoSpaceError: when they do not fit; checked before the first of them.
         """
         self._remove_copies()
-        durable.require_space(self._directory, sum(size for *_, size in self._pinned))
+        needed = sum(size for *_, size in self._pinned)
+        if needed:
+            durable.require_space(self._directory, needed)
         self.copied = []
         while self._pinned:
             self.copied.append(self._copy(*self._pinned[0]))

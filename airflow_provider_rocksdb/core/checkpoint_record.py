@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import operator
 import os
 import re
 import socket
@@ -13,15 +12,14 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from airflow_provider_rocksdb.core import durable
-from airflow_provider_rocksdb.core.errors import (
-    CorruptionError,
-)
+from airflow_provider_rocksdb.core.errors import CorruptionError
+from airflow_provider_rocksdb.core.progress import format_bytes
 
 RECORD_NAME = "checkpoint.json"
 RECORD_END = b"\n}\n"  # by which a whole record is told from one still being copied
 _FORMAT = 1
 
-_SIZE = operator.attrgetter("size")
+_ENCODER = json.JSONEncoder(separators=(",\n", ": "))
 _quote = json.encoder.encode_basestring_ascii  # what quotes the strings of json.dumps
 
 CopyKind = Literal["link", "reflink", "copy", "written"]
@@ -60,6 +58,13 @@ class Checkpoint:
     hostname: str = field(default_factory=socket.gethostname)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
 
+    def __str__(self) -> str:
+        """Say in a few words what it holds."""
+        total, copied = format_bytes(self.total_bytes), format_bytes(self.copied_bytes)
+        return (
+            f"{self.file_count} files, {total}, of which {copied} are copies and the rest links; {self.seconds:.3f} s"
+        )
+
     @property
     def file_count(self) -> int:
         """Number of files, this record not counted."""
@@ -68,7 +73,7 @@ class Checkpoint:
     @property
     def total_bytes(self) -> int:
         """Size of all files."""
-        return sum(map(_SIZE, self.files))
+        return sum(file.size for file in self.files)
 
     @property
     def copied_bytes(self) -> int:
@@ -96,7 +101,7 @@ class Checkpoint:
     def to_json(self) -> bytes:
         """Content of ``checkpoint.json``: a value a line, in a way that is fast with many files."""
         values = {name: value for name, value in vars(self).items() if name != "files"}
-        text = json.dumps({"format": _FORMAT, **values}, separators=(",\n", ": "))
+        text = _ENCODER.encode({"format": _FORMAT, **values})
         files = [f'{{"name": {_quote(name)},\n"size": {size},\n"kind": "{kind}"}}' for name, size, kind in self.files]
         return text.removesuffix("}").encode() + b',\n"files": [' + ",\n".join(files).encode() + b"]" + RECORD_END
 

@@ -40,7 +40,6 @@ from airflow_provider_rocksdb.core.live_database import (
     open_live_database,
 )
 from airflow_provider_rocksdb.core.paths import DatabasePaths
-from airflow_provider_rocksdb.core.progress import format_bytes
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
 CARRIED_FILES = ("IDENTITY", "rocksdict-config.json")
@@ -114,14 +113,7 @@ def create_live_checkpoint(
         )
     for item in damage:
         _log.warning("Damaged in the source, copied as it is: %s", item)
-    _log.info(
-        "Checkpoint %s: %d files, %s, of which %s are copies and the rest links; %.3f s",
-        checkpoint_dir,
-        work.checkpoint.file_count,
-        format_bytes(work.checkpoint.total_bytes),
-        format_bytes(work.checkpoint.copied_bytes),
-        work.checkpoint.seconds,
-    )
+    _log.info("Checkpoint %s: %s", checkpoint_dir, work.checkpoint)
     return work.checkpoint
 
 

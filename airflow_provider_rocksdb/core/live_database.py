@@ -196,12 +196,14 @@ class LiveDatabase:
             wal_dir, source = self.paths.wal_dir, "the argument"
         else:
             wal_dir, source = options_wal_dir(self.db_dir, self.options), self.options_name
+        if wal_dir == self.db_dir:
+            return wal_dir
         if not os.path.isdir(wal_dir):
             raise NotFoundError(
                 f"{self.db_dir}: its wal_dir {wal_dir} (from {source}) is not there; name the directory where the WALs "
                 "are on this host"
             )
-        if wal_dir in (self.db_dir, self.paths.wal_dir) or os.path.lexists(os.path.join(self.db_dir, "LOCK")):
+        if wal_dir == self.paths.wal_dir or os.path.lexists(os.path.join(self.db_dir, "LOCK")):
             return wal_dir
         if _find_wals(self.db_dir):  # no program has opened it: RocksDB's own checkpoint of a database with a wal_dir
             return self.db_dir

@@ -73,9 +73,11 @@ def read_wal(number: int, size: int, pread: Pread) -> WalContent:
 
 def read_wal_file(number: int, path: str) -> WalContent:
     """Read a whole local WAL."""
-    with os.fdopen(durable.open_regular(path), "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        return read_wal(number, size, functools.partial(durable.pread, file.fileno()))
+    descriptor = durable.open_regular(path)
+    try:
+        return read_wal(number, os.fstat(descriptor).st_size, functools.partial(durable.pread, descriptor))
+    finally:
+        os.close(descriptor)
 
 
 def find_gap(wals: list[WalContent]) -> str | None:
