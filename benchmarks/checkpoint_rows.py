@@ -51,7 +51,7 @@ def idle(bench: Bench) -> Iterator[Row]:
             "rocksdict create_checkpoint, without the opening": lambda command=theirs: run(command, own_clock=True),
             "cp -r": lambda: run(["cp", "-r", str(database), str(made)]),
         }
-        times = 5 if count < _MANY_FILES else 1
+        times = 10 if count < _MANY_FILES else 1
         samples = bench.alternate(contenders, prepare=lambda: _remove_from_disk(made), times=times)
         targets = {"rocksdict create_checkpoint, without the opening": 0.5}
         what = f"checkpoint of an idle database, {count:,} SST files of {file_bytes / 1000:,.0f} kB"

@@ -127,14 +127,16 @@ def format_row(row: Row) -> str:
             peer,
             f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})",
             f"{row.targets[peer]:.1f} {answer}" if peer in row.targets else "",
-            *(
-                f"{_median(row, OURS, name):.{digits}f}, {_median(row, peer, name):.{digits}f}"
-                for name, digits in (("seconds", 2), ("cpu_seconds", 2))
-            ),
+            ", ".join(_format_seconds(_median(row, contender, "seconds")) for contender in (OURS, peer)),
+            f"{_median(row, OURS, 'cpu_seconds'):.2f}, {_median(row, peer, 'cpu_seconds'):.2f}",
             f"{_median(row, OURS, 'peak_bytes') / 2**20:.0f}, {_median(row, peer, 'peak_bytes') / 2**20:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, *_format_figures(row)])
+
+
+def _format_seconds(seconds: float) -> str:
+    return f"{seconds:.2f}" if seconds > 0.1 else f"{seconds:.4f}"
 
 
 def _format_figures(row: Row) -> list[str]:
