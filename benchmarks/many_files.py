@@ -27,11 +27,12 @@ ROOT = Path(__file__).parent.parent
 MEMORY = Path("/dev/shm")  # noqa: S108 -- where there is one, files are made there without waiting for a disk
 
 FRAME = """
-import json, resource, sys, time
+import json, re, sys, time
+from pathlib import Path
 from airflow_provider_rocksdb.core import *
 import fsspec
 def memory():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 {before}
 began, cpu, start = time.perf_counter(), time.process_time(), memory()
 {work}

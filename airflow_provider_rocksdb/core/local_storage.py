@@ -27,19 +27,18 @@ def open_new(path: str) -> Iterator[Any]:
         raise
 
 
-def list_folder(path: str) -> dict[str, os.stat_result]:
-    """Names in a folder with what they are, links not followed; fsspec's own listing takes five times as long.
+def iter_folder(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield names in a folder with what they are, links not followed; fsspec's own listing takes five times as long.
 
     :raises OSError: as ``scandir(3)``.
     """
-    found = {}
     with os.scandir(path) as entries:
         for entry in entries:
             try:
-                found[entry.name] = entry.stat(follow_symlinks=False)
+                status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:  # deleted meanwhile
                 continue
-    return found
+            yield entry.name, status
 
 
 def make_folders(path: str) -> None:

@@ -127,7 +127,7 @@ def _read_writers(files: Iterable[DatabaseFile]) -> dict[str, int]:
         reader.read(lambda offset, length: durable.pread(descriptor, offset, length), manifest.size)
     finally:
         os.close(descriptor)
-    tables = (table for family in reader.version.column_families.values() for table in family.tables.values())
+    tables = (table for family in reader.version.column_families.values() for table in family.iter_tables())
     writers = {table_file_name(table.number): lower_session_of_unique_id(table.unique_id) for table in tables}
     return {name: writer for name, writer in writers.items() if writer is not None}
 

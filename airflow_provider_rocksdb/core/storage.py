@@ -165,13 +165,12 @@ class Storage:
 
     def _list_local(self, folder: str) -> dict[str, Entry]:
         try:
-            found = local_storage.list_folder(self.path(folder))
+            return {
+                name: Entry(status.st_size if stat.S_ISREG(status.st_mode) else None, status.st_mtime)
+                for name, status in local_storage.iter_folder(self.path(folder))
+            }
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        return {
-            name: Entry(status.st_size if stat.S_ISREG(status.st_mode) else None, status.st_mtime)
-            for name, status in found.items()
-        }
 
     def list_tree(self, folder: str) -> dict[str, int | None]:
         """Files below a folder, at any depth, with sizes in bytes; where ``lists_trees``, as cheaply as one folder.

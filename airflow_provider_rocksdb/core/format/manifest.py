@@ -46,12 +46,15 @@ class ColumnFamily:
     def tables(self) -> dict[int, TableFile]:
         """The SST files by number, as of the last edit."""
         if self._tables is None:
-            tables = (TableFile(*encoded) for encoded in self._encoded_tables.values())
-            self._tables = {table.number: table for table in tables}
+            self._tables = {table.number: table for table in self.iter_tables()}
         return self._tables
 
+    def iter_tables(self) -> Iterator[TableFile]:
+        """Yield the SST files without keeping what is decoded of them, which takes much memory where there are many."""
+        return (TableFile(*encoded) for encoded in self._encoded_tables.values())
+
     def iter_table_sizes(self) -> Iterator[tuple[int, int, int]]:
-        """Yield number, path id and size in bytes of each SST file, without decoding it for that."""
+        """Yield number, path id and size in bytes of each SST file, faster than by :meth:`iter_tables`."""
         for _, number, details, path_id in self._encoded_tables.values():
             yield value_of_varint(number), value_of_varint(path_id), decode_varint64(details, 0)[0]
 
