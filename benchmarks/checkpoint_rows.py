@@ -46,9 +46,11 @@ def idle(bench: Bench) -> Iterator[Row]:
         make_database(database, count, file_bytes)
         ours = [sys.executable, "-m", "benchmarks.ours", "checkpoint", str(database), str(made)]
         theirs = [sys.executable, "-m", "benchmarks.theirs", "checkpoint", str(database), str(made)]
+        bare = [sys.executable, "-m", "benchmarks.theirs", "system_calls", str(database), str(made)]
         contenders = {
             OURS: lambda command=ours: run(command, own_clock=True),
             "rocksdict create_checkpoint, without the opening": lambda command=theirs: run(command, own_clock=True),
+            "its system calls alone, in Python": lambda command=bare: run(command, own_clock=True),
             "cp -r": lambda: run(["cp", "-r", str(database), str(made)]),
         }
         times = 10 if count < _MANY_FILES else 1
