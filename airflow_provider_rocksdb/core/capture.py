@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -64,48 +65,41 @@ class FileCapture:
         :raises CorruptionError: when one has not the size that the MANIFEST gives.
         :raises CrossDeviceError: when one can be neither linked nor cloned, and copying is not allowed.
         """
-        done, here, sources, stop = self._done, self._here, self._sources, self._stop
         for file in files:
-            name, directory, _, expected = file
-            if name in done:
+            if file.name in self._done:
                 continue
-            if stop is not None and stop.is_set():
+            if self._stop is not None and self._stop.is_set():
                 raise CancelledError(f"{self._directory}: stopped while linking; nothing is left")
-            if directory not in sources:
-                self._open_source(directory)
             try:
-                captured = CheckpointFile(name, durable.link_file(sources[directory], name, here), "link")
+                done = self._done[file.name] = self._capture(file, file.name)
             except FileNotFoundError:
-                captured = self._capture_ldb(file)
-            except OSError as error:
-                captured = self._capture_content(file, name, error)
-            done[name] = captured
-            if captured.size != expected:
-                path = f"{directory}/{captured.name}"
-                raise CorruptionError(f"{path}: damaged: expected {expected} bytes (MANIFEST), got {captured.size}")
-
-    def _open_source(self, directory: str) -> None:
-        try:
-            self._sources[directory] = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        except PermissionError as error:
-            raise AccessError(f"{directory}: {error.strerror} (as uid {os.geteuid()})") from error
+                done = self._done[file.name] = self._capture_ldb(file)
+            if done.size != file.size:
+                path = f"{file.directory}/{done.name}"
+                raise CorruptionError(f"{path}: damaged: expected {file.size} bytes (MANIFEST), got {done.size}")
 
     def _capture_ldb(self, file: LiveFile) -> CheckpointFile:
         if file.type is FileType.TABLE:
-            name = leveldb_table_file_name(int(file.name.partition(".")[0]))
-            try:
-                return CheckpointFile(name, durable.link_file(self._sources[file.directory], name, self._here), "link")
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                return self._capture_content(file, name, error)
+            with contextlib.suppress(FileNotFoundError):
+                return self._capture(file, leveldb_table_file_name(int(file.name.partition(".")[0])))
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.join(file.directory, file.name))
 
-    def _capture_content(self, file: LiveFile, name: str, reason: OSError) -> CheckpointFile:
-        """Clone or pin what cannot be linked."""
-        if reason.errno not in _NO_LINK:
-            raise reason
-        source = self._sources[file.directory]
+    def _source(self, directory: str) -> int:
+        if directory not in self._sources:
+            try:
+                self._sources[directory] = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            except PermissionError as error:
+                raise AccessError(f"{directory}: {error.strerror} (as uid {os.geteuid()})") from error
+        return self._sources[directory]
+
+    def _capture(self, file: LiveFile, name: str) -> CheckpointFile:
+        source = self._source(file.directory)
+        try:
+            return CheckpointFile(name, durable.link_file(source, name, self._here), "link")
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            reason = error
         descriptor = durable.open_regular(name, dir_fd=source)
         try:
             size = os.fstat(descriptor).st_size
@@ -222,9 +216,7 @@ class WalCapture:
         :raises NoSpaceError: when they do not fit; checked before the first of them.
         """
         self._remove_copies()
-        needed = sum(size for *_, size in self._pinned)
-        if needed:
-            durable.require_space(self._directory, needed)
+        durable.require_space(self._directory, sum(size for *_, size in self._pinned))
         self.copied = []
         while self._pinned:
             self.copied.append(self._copy(*self._pinned[0]))

@@ -81,8 +81,7 @@ def building(
     _check_place(checkpoint_dir, paths, allow_inside=allow_inside)
     _check_replaceable(checkpoint_dir, replace=replace, force=force)
     parent = os.path.dirname(checkpoint_dir)
-    if not os.path.isdir(parent):
-        os.makedirs(parent, mode=0o700, exist_ok=True)
+    os.makedirs(parent, mode=0o700, exist_ok=True)
     temporary = checkpoint_dir + ".tmp"
     descriptor = _lock_temporary(temporary, force=force)
     try:

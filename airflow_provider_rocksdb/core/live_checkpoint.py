@@ -130,7 +130,7 @@ class _Capture(contextlib.AbstractContextManager["_Capture"]):
         self.files = FileCapture(work.directory, work.descriptor, database.db_dir, allow_copy=allow_copy, stop=stop)
         self.wals = WalCapture(work.directory, work.files, stop=stop)
         self.options_changes: dict[str, object] = {}
-        self._listed = database.first_wals
+        self._listed = database.first_wals()
 
     def __exit__(self, *_: object) -> None:
         self.files.close()

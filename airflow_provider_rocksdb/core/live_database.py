@@ -118,7 +118,7 @@ def options_wal_dir(db_dir: str, options: OptionsFile | None) -> str:
         # this directory by another name, or, before RocksDB 6.23, the one that it was copied from: no database's WALs
         # lie in the directory of another
         return db_dir
-    if not os.path.isdir(wal_dir) and _find_wals(db_dir):  # before RocksDB 6.23, this directory where it was then
+    if not os.path.isdir(wal_dir) and _has_wals(db_dir):  # before RocksDB 6.23, this directory where it was then
         return db_dir
     return wal_dir
 
@@ -130,8 +130,8 @@ def _list_names(directory: str) -> list[str]:
         return []
 
 
-def _find_wals(directory: str) -> dict[int, str]:
-    return _join_wals(directory, _list_names(directory))
+def _has_wals(directory: str) -> bool:
+    return bool(find_wals(_list_names(directory)))
 
 
 def _join_wals(directory: str, names: Iterable[str]) -> dict[int, str]:
@@ -145,19 +145,17 @@ class LiveDatabase:
     :raises NotADatabaseError: when it holds no RocksDB database.
     :raises NotSupportedError: when its options say that its files alone do not make a whole database.
 
-    ``first_wals``: WALs that were there before anything else was read, as of :meth:`list_wals`. ``names``: those in the
-    DB directory, where that has just seen them.
+    ``names``: those in the DB directory, where :meth:`list_wals` has just seen them.
     """
 
     def __init__(self, paths: DatabasePaths) -> None:
         self.paths = paths
         self.db_dir = paths.db_dir
         self.names: list[str] | None = None
-        names = _list_database(self.db_dir)
+        self._first_names = names = _list_database(self.db_dir)
         self.options_name, self.options = "", None
         self.options_name, self.options = self.read_options(names)
         self.wal_dir = self._find_wal_dir()
-        self.first_wals = self._pick_wals(names if self.wal_dir == self.db_dir else _list_names(self.wal_dir))
         self._descriptor: int | None = None
         self._reader: ManifestReader | None = None
         self._seen = (0, b"")  # size and unread tail of the MANIFEST when it was last read
@@ -196,16 +194,14 @@ class LiveDatabase:
             wal_dir, source = self.paths.wal_dir, "the argument"
         else:
             wal_dir, source = options_wal_dir(self.db_dir, self.options), self.options_name
-        if wal_dir == self.db_dir:
-            return wal_dir
         if not os.path.isdir(wal_dir):
             raise NotFoundError(
                 f"{self.db_dir}: its wal_dir {wal_dir} (from {source}) is not there; name the directory where the WALs "
                 "are on this host"
             )
-        if wal_dir == self.paths.wal_dir or os.path.lexists(os.path.join(self.db_dir, "LOCK")):
+        if wal_dir in (self.db_dir, self.paths.wal_dir) or os.path.lexists(os.path.join(self.db_dir, "LOCK")):
             return wal_dir
-        if _find_wals(self.db_dir):  # no program has opened it: RocksDB's own checkpoint of a database with a wal_dir
+        if _has_wals(self.db_dir):  # no program has opened it: RocksDB's own checkpoint of a database with a wal_dir
             return self.db_dir
         raise InvalidArgumentError(
             f"{self.db_dir}: was never opened, and {source} names the wal_dir {wal_dir}: if it is a checkpoint, these "
@@ -216,10 +212,15 @@ class LiveDatabase:
         """WALs that exist: number to path. The archive is listed last, so one that moves there is seen in either."""
         names = _list_names(self.wal_dir)
         self.names = names if self.wal_dir == self.db_dir else None
-        return self._pick_wals(names)
+        return self._find_wals(names)
 
-    def _pick_wals(self, names: Iterable[str]) -> dict[int, str]:
-        return {**_find_wals(os.path.join(self.wal_dir, ARCHIVE_DIR)), **_join_wals(self.wal_dir, names)}
+    def first_wals(self) -> dict[int, str]:
+        """As :meth:`list_wals`; where the WALs lie in the DB directory, those that were there when this was made."""
+        return self._find_wals(self._first_names if self.wal_dir == self.db_dir else _list_names(self.wal_dir))
+
+    def _find_wals(self, names: Iterable[str]) -> dict[int, str]:
+        archive = os.path.join(self.wal_dir, ARCHIVE_DIR)
+        return {**_join_wals(archive, _list_names(archive)), **_join_wals(self.wal_dir, names)}
 
     def read_current(self) -> str:
         """Name of the MANIFEST in use.
