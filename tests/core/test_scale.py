@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from airflow_provider_rocksdb.core import repository_contents
+from airflow_provider_rocksdb.core import repository, repository_contents
 from airflow_provider_rocksdb.core.format.backup_meta import BackupFile, BackupMeta, encode_backup_meta
 from airflow_provider_rocksdb.core.inventory import Inventory
 from airflow_provider_rocksdb.core.prune import prune_backups
@@ -50,8 +51,9 @@ def next_backup(directory: Path, sample: Sample, files: int) -> tuple[Store, Inv
     return store, make_inventory(directory, sample, files + 3)
 
 
-def test_backup(tmp_path: Path, sample: Sample) -> None:
+def test_backup(tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next backup's requests do not depend on how many files are unchanged, but for the pages of listings."""
+    monkeypatch.setattr(repository, "_FREE_SECONDS", math.inf)  # on a machine that is busy as on one that is not
     counts, pages = [], []
     for files in (100, 800, 5000):
         store, inventory = next_backup(tmp_path / str(files), sample, files)
@@ -61,6 +63,14 @@ def test_backup(tmp_path: Path, sample: Sample) -> None:
         counts.append(dict(store.requests))
     assert counts[0] == counts[1] == counts[2] == {"listing": 8, "read": 2, "write": 7, "delete": 1}
     assert pages == [8, 8, 8 + 4 + 5]  # shared_checksum/ is listed twice: 5,000 names before, 5,003 afterwards
+
+
+def test_slow_backup(tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the last look at its meta's name is too long ago, a backup asks once more whether somebody has it."""
+    monkeypatch.setattr(repository, "_FREE_SECONDS", 0.0)
+    store, inventory = next_backup(tmp_path / "checkpoint", sample, 100)
+    create_backup(inventory, StoreFileSystem(store), ROOT, allow_other_source=True, options=ONCE)
+    assert store.requests["info"] == 1
 
 
 @pytest.mark.parametrize("backups", [5, 40])
