@@ -41,7 +41,8 @@ def system_calls(db_dir: str, checkpoint_dir: str) -> dict[str, float]:
     }
     record = []
     for name in names:
-        if name.endswith(".sst"):
+        if name.endswith(".sst") or name.startswith(("IDENTITY", "OPTIONS")):
+            own.pop(name, None)
             os.link(name, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=True)
             record.append((name, os.stat(name, dir_fd=here).st_size))
     os.listdir(db_dir)
@@ -51,9 +52,10 @@ def system_calls(db_dir: str, checkpoint_dir: str) -> dict[str, float]:
     for name, data in own.items():
         written.append(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=here))
         os.write(written[-1], data)
-    for descriptor in written:
+    filled = [descriptor for descriptor in written if os.fstat(descriptor).st_size]
+    for descriptor in filled:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    for descriptor in (here, *written):
+    for descriptor in (here, *filled):
         os.fsync(descriptor)
     for descriptor in written:
         os.close(descriptor)

@@ -31,6 +31,17 @@ _DAMAGE_PAUSE_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
 
+class _OpenDirectories(dict[str, int]):
+    """Descriptors of directories by path, each opened when it is first asked for."""
+
+    def __missing__(self, path: str) -> int:
+        try:
+            descriptor = self[path] = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except PermissionError as error:
+            raise AccessError(f"{path}: {error.strerror} (as uid {os.geteuid()})") from error
+        return descriptor
+
+
 class FileCapture:
     """SST and blob files of a Version, linked into a directory; what is there stays for the next round.
 
@@ -47,7 +58,7 @@ class FileCapture:
         self._db_dir = db_dir
         self._allow_copy = allow_copy
         self._stop = stop
-        self._sources: dict[str, int] = {}  # directory -> descriptor
+        self._sources = _OpenDirectories()
         self._done: dict[str, CheckpointFile] = {}  # by RocksDB's name; here an SST may be called .ldb
         self._pinned: dict[str, int] = {}  # name here -> descriptor of a file to be copied
 
@@ -66,14 +77,16 @@ class FileCapture:
         :raises CrossDeviceError: when one can be neither linked nor cloned, and copying is not allowed.
         """
         for file in files:
-            if file.name in self._done:
+            name = file.name
+            if name in self._done:
                 continue
             if self._stop is not None and self._stop.is_set():
                 raise CancelledError(f"{self._directory}: stopped while linking; nothing is left")
             try:
-                done = self._done[file.name] = self._capture(file, file.name)
+                done = self._capture(file, name)
             except FileNotFoundError:
-                done = self._done[file.name] = self._capture_ldb(file)
+                done = self._capture_ldb(file)
+            self._done[name] = done
             if done.size != file.size:
                 path = f"{file.directory}/{done.name}"
                 raise CorruptionError(f"{path}: damaged: expected {file.size} bytes (MANIFEST), got {done.size}")
@@ -84,16 +97,8 @@ class FileCapture:
                 return self._capture(file, leveldb_table_file_name(int(file.name.partition(".")[0])))
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.join(file.directory, file.name))
 
-    def _source(self, directory: str) -> int:
-        if directory not in self._sources:
-            try:
-                self._sources[directory] = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-            except PermissionError as error:
-                raise AccessError(f"{directory}: {error.strerror} (as uid {os.geteuid()})") from error
-        return self._sources[directory]
-
     def _capture(self, file: LiveFile, name: str) -> CheckpointFile:
-        source = self._source(file.directory)
+        source = self._sources[file.directory]
         try:
             return CheckpointFile(name, durable.link_file(source, name, self._here), "link")
         except OSError as error:
@@ -113,6 +118,13 @@ class FileCapture:
             if descriptor >= 0:
                 os.close(descriptor)
         return CheckpointFile(name, size, "copy")
+
+    def link(self, directory: str, name: str) -> CheckpointFile | None:
+        """Link another file of the database; None where that cannot be, or it is gone."""
+        try:
+            return CheckpointFile(name, durable.link_file(self._sources[directory], name, self._here), "link")
+        except OSError:
+            return None
 
     def _cannot_link(self, path: str, reason: OSError) -> CrossDeviceError:
         devices = [os.stat(place).st_dev for place in (path, self._directory)]

@@ -205,12 +205,14 @@ class NewFiles(contextlib.AbstractContextManager["NewFiles"]):
 
         :param directory: an open directory whose names are waited for first.
         """
-        for descriptor in self._descriptors.values():
+        # an empty one has nothing but its name, for which RocksDB's copies do not wait either
+        filled = {path: file for path, file in self._descriptors.items() if os.fstat(file).st_size}
+        for descriptor in filled.values():
             # begins to write it out, and waits for nothing: the first fsync then commits what all of them need
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         if directory is not None:
             os.fsync(directory)
-        for path, descriptor in self._descriptors.items():
+        for path, descriptor in filled.items():
             with naming(path):
                 os.fsync(descriptor)
 

@@ -11,8 +11,8 @@ No lock is taken, nothing is opened, nothing is written in the DB directory. In 
 6. copy the WALs up to the noted sizes, newest first; one whose file was recycled meanwhile asks for another round.
 
 Then the MANIFEST is written cut at the Version, with all path ids 0, and OPTIONS without ``wal_dir`` and
-``db_log_dir``. This holds because a file enters the MANIFEST after it is synced, and a WAL is deleted after the edit
-that makes it obsolete.
+``db_log_dir``; an OPTIONS that needs no change is linked, as RocksDB's own checkpoint does, and so is IDENTITY. This
+holds because a file enters the MANIFEST after it is synced, and a WAL is deleted after the edit that makes it obsolete.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ from airflow_provider_rocksdb.core.live_database import (
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
-CARRIED_FILES = ("IDENTITY", "rocksdict-config.json")
-
+_IDENTITY, _ROCKSDICT_CONFIG = "IDENTITY", "rocksdict-config.json"
 _PAUSE_SECONDS = 0.01
 
 _log = logging.getLogger(__name__)
@@ -216,10 +215,14 @@ class _Capture(contextlib.AbstractContextManager["_Capture"]):
         files = [*self.files.result(), *self.wals.cut()]
         files.append(self._write_manifest(snapshot))
         files += self._write_options(snapshot)
-        for name in CARRIED_FILES:
+        for name, bring in ((_IDENTITY, self._link_or_write), (_ROCKSDICT_CONFIG, self._write)):
             with contextlib.suppress(FileNotFoundError):
-                files.append(self._write(name, durable.read_small_file(os.path.join(self.database.db_dir, name))))
+                files.append(bring(name, durable.read_small_file(os.path.join(self.database.db_dir, name))))
         return files
+
+    def _link_or_write(self, name: str, data: bytes) -> CheckpointFile:
+        """Link a file that RocksDB replaces and never changes; write what was read of it where that cannot be."""
+        return self.files.link(self.database.db_dir, name) or self._write(name, data)
 
     def _write(self, name: str, data: bytes) -> CheckpointFile:
         self.work.files.create(self.work.path(name), data)
@@ -244,7 +247,7 @@ class _Capture(contextlib.AbstractContextManager["_Capture"]):
         if options is None:
             return []
         data, self.options_changes = options.for_copy(snapshot.column_families)
-        return [self._write(name, data)]
+        return [self._write(name, data) if self.options_changes else self._link_or_write(name, data)]
 
 
 class _Missing(Exception):  # noqa: N818 -- not yet an error: a race, unless the database stands still
@@ -265,6 +268,6 @@ def _step(name: str) -> None:
 
 def _read_identity(db_dir: str) -> str:
     try:
-        return durable.read_small_file(os.path.join(db_dir, "IDENTITY")).decode("ascii", "replace").strip()
+        return durable.read_small_file(os.path.join(db_dir, _IDENTITY)).decode("ascii", "replace").strip()
     except FileNotFoundError:
         return ""

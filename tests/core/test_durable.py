@@ -108,7 +108,10 @@ def test_refusal_names_path_and_user(tmp_path: Path) -> None:
 
 
 def test_new_files_are_synced_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """New files are whole, each by one fsync of a descriptor open since its writing, and a taken name is refused."""
+    """New files are whole, each by one fsync of a descriptor open since its writing, and a taken name is refused.
+
+    An empty one has nothing to wait for.
+    """
     (tmp_path / "source").write_bytes(b"0123456789")
     synced: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
@@ -117,6 +120,7 @@ def test_new_files_are_synced_together(tmp_path: Path, monkeypatch: pytest.Monke
         assert files.copy(source.fileno(), str(tmp_path / "copied"), 4) == 4
         assert files.copy(source.fileno(), str(tmp_path / "cut"), 11) == 10
         files.truncate(str(tmp_path / "cut"), 3)
+        files.create(str(tmp_path / "empty"), b"")
         files.create(str(tmp_path / "discarded"), b"content")
         files.discard(str(tmp_path / "discarded"))
         assert synced == []
@@ -127,6 +131,7 @@ def test_new_files_are_synced_together(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "written").read_bytes() == b"content"
     assert (tmp_path / "copied").read_bytes() == b"0123"
     assert (tmp_path / "cut").read_bytes() == b"012"
+    assert (tmp_path / "empty").read_bytes() == b""
     assert not (tmp_path / "discarded").exists()
 
 

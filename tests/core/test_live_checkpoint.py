@@ -28,6 +28,7 @@ from airflow_provider_rocksdb.core.errors import (
     NotFoundError,
     NotSupportedError,
 )
+from airflow_provider_rocksdb.core.format.filename import newest_options
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records
 from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 from airflow_provider_rocksdb.core.paths import DatabasePaths
@@ -116,23 +117,30 @@ def test_the_database_is_as_it_was(tmp_path: Path, target: str, running: bool) -
 
 
 def test_a_stopped_database(db_dir: str, target: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A checkpoint of a stopped database holds its SST files as hard links and its WAL as a copy, and logs that."""
+    """A checkpoint of a stopped database links what RocksDB never changes and copies the rest, and logs that."""
     caplog.set_level(logging.INFO)
     made = take(db_dir, target)
     assert count_keys(target) == {"default": 1500}
     assert made.sequence_number == 1500
-    (sst,) = names(db_dir, ".sst")
-    kinds = {file.name: file.kind for file in made.files}
-    assert kinds.pop(sst) == "link"
-    assert set(kinds.values()) == {"written"}
-    assert os.path.samefile(f"{db_dir}/{sst}", f"{target}/{sst}")
-    (wal,) = names(target, ".log")
-    assert not os.path.samefile(f"{db_dir}/{wal}", f"{target}/{wal}")
+    linked = {*names(db_dir, ".sst"), "IDENTITY", newest_options(os.listdir(db_dir))}
+    assert {file.name for file in made.files if file.kind == "link"} == linked
+    assert {file.kind for file in made.files} == {"link", "written"}
+    for name in (file.name for file in made.files):
+        assert os.path.samefile(f"{db_dir}/{name}", f"{target}/{name}") == (name in linked)
     sizes = f"{format_bytes(made.total_bytes)}, of which {format_bytes(made.copied_bytes)} are copies"
     assert f"Checkpoint {target}: {made.file_count} files, {sizes}" in caplog.text
     assert made.db_id == Path(db_dir, "IDENTITY").read_text()
     for name in ("IDENTITY", "rocksdict-config.json"):
         assert Path(target, name).read_bytes() == Path(db_dir, name).read_bytes()
+
+
+def test_rocksdb_links_options(tmp_path: Path, target: str) -> None:
+    """RocksDB's own checkpoint links OPTIONS, too: what has that name is replaced, never changed."""
+    database = build(str(tmp_path / "db"))
+    StockCheckpoint(database).create_checkpoint(target)
+    name = newest_options(os.listdir(tmp_path / "db"))
+    assert os.path.samefile(f"{tmp_path}/db/{name}", f"{target}/{name}")
+    database.close()
 
 
 def test_a_database_without_the_small_files(db_dir: str, target: str) -> None:
@@ -256,6 +264,7 @@ def test_wal_dir_from_options(tmp_path: Path, target: str) -> None:
     text = only_options(target)
     assert "\n  wal_dir=\n" in text
     assert "\n  db_log_dir=\n" in text
+    assert wal_dir in only_options(str(tmp_path / "db"))
 
 
 def only_options(directory: str) -> str:

@@ -74,8 +74,6 @@ _PREFIXES = {
 }
 _NUMBERED = re.compile(r"([0-9]{1,20})\.([a-z]+)")
 _PREFIXED = re.compile(r"([A-Z_]+)-([0-9]{1,20})(\.dbtmp)?")
-_WAL = re.compile(r"[0-9]{1,20}\.log")
-_OPTIONS = re.compile(r"OPTIONS-[0-9]{1,20}")
 _INFO_LOG = re.compile(r"LOG(\.old(\.[0-9]{1,20})?)?")
 
 
@@ -101,13 +99,15 @@ def parse_file_name(name: str) -> FileName | None:
 
 def find_wals(names: Iterable[str]) -> dict[int, str]:
     """WALs among names, of which there may be very many: file number to name."""
-    return {parsed.number: name for name in filter(_WAL.fullmatch, names) if (parsed := parse_file_name(name))}
+    parsed = [(parse_file_name(name), name) for name in names if name.endswith(".log")]
+    return {file.number: name for file, name in parsed if file}
 
 
 def newest_options(names: Iterable[str]) -> str | None:
     """Name of the OPTIONS file with the highest number, among names as many; None where there is none."""
-    parsed = [(parse_file_name(name), name) for name in filter(_OPTIONS.fullmatch, names)]
-    return max(((file.number, name) for file, name in parsed if file), default=(0, None))[1]
+    parsed = [(parse_file_name(name), name) for name in names if name.startswith("OPTIONS-")]
+    found = [(file.number, name) for file, name in parsed if file and file.type is FileType.OPTIONS]
+    return max(found)[1] if found else None
 
 
 def wal_file_name(number: int) -> str:

@@ -56,7 +56,7 @@ class ColumnFamily:
     def iter_table_sizes(self) -> Iterator[tuple[int, int, int]]:
         """Yield number, path id and size in bytes of each SST file, faster than by :meth:`iter_tables`."""
         for _, number, details, path_id in self._encoded_tables.values():
-            yield value_of_varint(number), value_of_varint(path_id), decode_varint64(details, 0)[0]
+            yield value_of_varint(number), path_id, decode_varint64(details, 0)[0]
 
     def apply(self, edit: VersionEdit) -> None:
         """Remove and add the files of one edit.

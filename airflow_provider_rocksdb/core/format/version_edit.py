@@ -75,8 +75,8 @@ class _Details:
         self.largest_sequence = largest_sequence
 
 
-EncodedFile = tuple[bytes, bytes, bytes, bytes]
-"""An SST file as an edit adds it: level, number, what a new file 4 says behind the number, and path id.
+EncodedFile = tuple[bytes, bytes, bytes, int]
+"""An SST file as an edit adds it: level and number (encoded), what a new file 4 says behind the number, and path id.
 
 All is valid; level and number are in their shortest form, which two have in common if and only if they are equal. Most
 files of a MANIFEST are deleted again before anything else is asked about them, so nothing else is decoded before.
@@ -88,10 +88,10 @@ class TableFile:
 
     __slots__ = ("_details", "_encoded", "level", "number", "path_id")
 
-    def __init__(self, level: bytes, number: bytes, details: bytes, path_id: bytes) -> None:
+    def __init__(self, level: bytes, number: bytes, details: bytes, path_id: int) -> None:
         self.level = value_of_varint(level)
         self.number = value_of_varint(number)
-        self.path_id = value_of_varint(path_id)
+        self.path_id = path_id
         self._encoded = details
         self._details: _Details | None = None
 
@@ -232,7 +232,7 @@ def _decode_usual_fields(data: bytes, position: int, edit: VersionEdit) -> int:
     fields = _USUAL_FIELDS.findall(data, position, end)
     for new, level, file_number, details, deleted, deleted_level, deleted_number, tag, number in fields:
         if new:
-            edit.new_files.append((level, file_number, details, b"\0"))
+            edit.new_files.append((level, file_number, details, 0))
         elif deleted:
             edit.deleted_files.append((deleted_level, deleted_number))
         elif tag:
@@ -248,7 +248,7 @@ def _decode_level(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _add_file(edit: VersionEdit, level: int, number: int, details: bytes, path_id: int) -> None:
-    edit.new_files.append((encode_varint(level), encode_varint(number), details, encode_varint(path_id)))
+    edit.new_files.append((encode_varint(level), encode_varint(number), details, path_id))
 
 
 def _decode_new_file_4(data: bytes, position: int, edit: VersionEdit) -> int:

@@ -344,7 +344,7 @@ def test_clear_path_ids() -> None:
     before, after = decode_version_edit(record), decode_version_edit(cleared)
     assert [file.path_id for file in new_files(before)] == [3, 300, 0, 2, 0]
     assert [file.path_id for file in new_files(after)] == [0] * 5
-    before.new_files = [(*encoded[:3], b"\0") for encoded in before.new_files]
+    before.new_files = [(*encoded[:3], 0) for encoded in before.new_files]
     before.path_id_positions = []
     assert said(before) == said(after)
     assert clear_path_ids(cleared) is None
