@@ -221,7 +221,10 @@ class _Capture(contextlib.AbstractContextManager["_Capture"]):
         return files
 
     def _link_or_write(self, name: str, data: bytes) -> CheckpointFile:
-        """Link a file that RocksDB replaces and never changes; write what was read of it where that cannot be."""
+        """Link a file that RocksDB replaces and never changes; write what was read of it where that cannot be.
+
+        It was on disk before it had its name (``PersistRocksDBOptions``, ``SetIdentityFile``).
+        """
         return self.files.link(self.database.db_dir, name) or self._write(name, data)
 
     def _write(self, name: str, data: bytes) -> CheckpointFile:

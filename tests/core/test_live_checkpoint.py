@@ -143,6 +143,16 @@ def test_rocksdb_links_options(tmp_path: Path, target: str) -> None:
     database.close()
 
 
+def test_options_that_have_gone(db_dir: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An OPTIONS file that is deleted after it was read is written into the checkpoint as it was."""
+    source = Path(db_dir, newest_options(os.listdir(db_dir)) or "")
+    content = source.read_bytes()
+    monkeypatch.setattr(live_checkpoint, "_step", lambda name: source.unlink() if name == "end" else None)
+    made = take(db_dir, target)
+    assert Path(target, source.name).read_bytes() == content
+    assert {file.kind for file in made.files if file.name == source.name} == {"written"}
+
+
 def test_a_database_without_the_small_files(db_dir: str, target: str) -> None:
     """A database without IDENTITY, OPTIONS and rocksdict's file gives a checkpoint without them, which opens."""
     for name in os.listdir(db_dir):
