@@ -42,6 +42,7 @@ from airflow_provider_rocksdb.core.live_database import (
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
+
 _IDENTITY, _ROCKSDICT_CONFIG = "IDENTITY", "rocksdict-config.json"
 _PAUSE_SECONDS = 0.01
 
