@@ -23,8 +23,8 @@ from airflow_provider_rocksdb.core.errors import BusyError, InvalidArgumentError
 from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
 from airflow_provider_rocksdb.core.live_database import MovedOn, Snapshot, open_live_database
 from airflow_provider_rocksdb.core.paths import DatabasePaths
+from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME
 
-CONFIG_NAME = "rocksdict-config.json"
 KeyRange = tuple[bytes | None, bytes | None]  # from the first key on, up to but without the second; None: the end
 
 _MAX_OPEN_FILES = 256  # each holds its index and filter in memory

@@ -40,10 +40,11 @@ from airflow_provider_rocksdb.core.live_database import (
     open_live_database,
 )
 from airflow_provider_rocksdb.core.paths import DatabasePaths
+from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
 
-_IDENTITY, _ROCKSDICT_CONFIG = "IDENTITY", "rocksdict-config.json"
+_IDENTITY = "IDENTITY"
 _PAUSE_SECONDS = 0.01
 
 _log = logging.getLogger(__name__)
@@ -216,7 +217,7 @@ class _Capture(contextlib.AbstractContextManager["_Capture"]):
         files = [*self.files.result(), *self.wals.cut()]
         files.append(self._write_manifest(snapshot))
         files += self._write_options(snapshot)
-        for name, bring in ((_IDENTITY, self._link_or_write), (_ROCKSDICT_CONFIG, self._write)):
+        for name, bring in ((_IDENTITY, self._link_or_write), (CONFIG_NAME, self._write)):
             with contextlib.suppress(FileNotFoundError):
                 files.append(bring(name, durable.read_small_file(os.path.join(self.database.db_dir, name))))
         return files

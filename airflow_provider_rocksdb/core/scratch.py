@@ -30,9 +30,9 @@ from airflow_provider_rocksdb.core.format.version_edit import clear_path_ids
 from airflow_provider_rocksdb.core.inspection import SEVERITY, State
 from airflow_provider_rocksdb.core.live_database import Snapshot
 from airflow_provider_rocksdb.core.parallel import run_parallel
+from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME
 
 CHILD_MODULE = "airflow_provider_rocksdb.core.database"
-_OWN_CONFIG = "rocksdict-config.json"
 # RocksDB reads untrusted bytes there: no credential from the environment comes near them
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD")
 _POLL_SECONDS = 0.05
@@ -142,7 +142,7 @@ def fill(place: str, directory: str, snapshot: Snapshot, files: Iterable[str], *
             snapshot.column_families
         )
         durable.create_file(os.path.join(place, options), content)
-    for name in ("IDENTITY",) if raw else ("IDENTITY", _OWN_CONFIG):
+    for name in ("IDENTITY",) if raw else ("IDENTITY", CONFIG_NAME):
         if name in names:
             durable.create_file(os.path.join(place, name), durable.read_small_file(os.path.join(directory, name)))
 
