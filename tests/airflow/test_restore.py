@@ -152,7 +152,7 @@ def test_damaged_backup(run_dag: RunDag, repository: Path, tmp_path: Path) -> No
 def test_killed(run_dag: RunDag, repository: Path, tmp_path: Path, killed_when: Callable[[Path], None]) -> None:
     """A restore that gets SIGTERM stops at once, fails, and leaves nothing; the next one succeeds."""
     target = tmp_path / "place" / "restored"
-    killed_when(Path(f"{target}.tmp"))
+    killed_when(Path(f"{target}.tmp", "restore.json"))  # until then an exception leaves an empty directory
     arguments = {"db_dir": str(target), "backup_dir": str(repository)}
     run = run_dag(restore_dag("restore_killed", max_bytes_per_second=200, **arguments))
     assert run.tries == {"restore": ("failed", 1)}
