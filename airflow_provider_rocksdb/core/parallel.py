@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import queue
 import threading
 import time
 from collections import deque
@@ -50,16 +52,13 @@ def run_parallel(
     :raises CancelledError: when ``stop`` was set.
     """
     run = _Run(work, items, goes_on, stop)
-    threads = [
-        threading.Thread(target=run.work_off, name=f"rocksdb-{number}", daemon=True)
-        for number in range(min(max_workers, len(run.waiting)))
-    ]
+    workers = [Worker(run.work_off, f"rocksdb-{number}") for number in range(min(max_workers, len(run.waiting)))]
     try:
-        for thread in threads:
-            thread.start()
+        for worker in workers:
+            worker.start()
         next_tick = time.monotonic() + tick_seconds
-        while any(thread.is_alive() for thread in threads) and not (stop is not None and stop.is_set()):
-            _join(threads, min(_POLL_SECONDS, tick_seconds))
+        while not all(worker.has_ended for worker in workers) and not (stop is not None and stop.is_set()):
+            _wait(workers, min(_POLL_SECONDS, tick_seconds))
             if time.monotonic() >= next_tick:
                 next_tick += tick_seconds
                 on_tick()
@@ -69,7 +68,7 @@ def run_parallel(
         raise
     finally:
         run.ended.set()
-        _join(threads, _STOP_SECONDS if stop is not None and stop.is_set() else _JOIN_SECONDS)
+        _wait(workers, _STOP_SECONDS if stop is not None and stop.is_set() else _JOIN_SECONDS)
     if stop is not None and stop.is_set():
         raise CancelledError(f"stopped with {len(run.waiting)} of {run.total} not begun; nothing was committed")
     run.outcome.not_begun = len(run.waiting)
@@ -107,12 +106,38 @@ def run_briefly(call: Callable[[], object], seconds: float = _BRIEF_SECONDS) -> 
     thread.join(seconds)
 
 
-def _join(threads: list[threading.Thread], seconds: float) -> None:
-    """Wait for all threads together."""
+class Worker(threading.Thread):
+    """A thread that can be waited for again after an exception has interrupted a wait, and ends with the process.
+
+    CPython before 3.13 takes a thread for dead whose ``join`` was interrupted (its issue 90882).
+    """
+
+    def __init__(self, work: Callable[[], None], name: str) -> None:
+        super().__init__(target=work, name=name, daemon=True)
+        self.has_ended = False
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Work, and tell of the end."""
+        try:
+            super().run()
+        finally:
+            self.has_ended = True
+            self._news.put(None)
+
+    def wait(self, seconds: float = math.inf) -> None:
+        """Wait until it has ended; not for one that was not started."""
+        deadline = time.monotonic() + seconds
+        while self.ident is not None and not self.has_ended and (left := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                self._news.get(timeout=min(left, _POLL_SECONDS))  # an exception may lose the news, but no more
+
+
+def _wait(workers: Iterable[Worker], seconds: float) -> None:
+    """Wait for all together."""
     deadline = time.monotonic() + seconds
-    for thread in threads:
-        if thread.ident is not None:
-            thread.join(max(0.0, deadline - time.monotonic()))
+    for worker in workers:
+        worker.wait(deadline - time.monotonic())
 
 
 class _Run(Generic[T, R]):

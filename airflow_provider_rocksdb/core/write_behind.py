@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from airflow_provider_rocksdb.core.parallel import Worker
 from airflow_provider_rocksdb.core.transfer import write_all
 
 _PIECES_BEHIND = 8  # of about a MiB each
@@ -36,15 +36,16 @@ def write_behind(file: Any) -> Iterator[Callable[[bytes], None]]:
         if piece:
             pieces.put(piece)
 
-    thread = threading.Thread(target=work, name="write-behind", daemon=True)
-    thread.start()
+    writer = Worker(work, "write-behind")
+    writer.start()
     try:
         yield write
+        pieces.put(None)
+        writer.wait()
     except BaseException as error:
         failures.append(error)
-        raise
-    finally:
         pieces.put(None)
-        thread.join()
+        writer.wait()
+        raise
     if failures:
         raise failures[0]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from functools import partial
 
 import pytest
@@ -29,6 +32,28 @@ def test_interrupted() -> None:
     with pytest.raises(TimeLimitError):
         run_parallel(work, [1, 2, 3], max_workers=1, on_tick=limit, tick_seconds=0.01, stop=stop)
     assert stopped.is_set()
+
+
+def test_signal() -> None:
+    """No thread works on when the call has ended by what a signal raised while it waited for them."""
+    stop, states = threading.Event(), []
+
+    def work(_: int) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        stop.wait(50)
+        time.sleep(0.3)
+        states.append("ended")
+
+    def interrupt(*_: object) -> None:
+        raise TimeLimitError
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(TimeLimitError):
+            run_parallel(work, [1], max_workers=1, stop=stop)
+        assert states == ["ended"]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.parametrize("at_once", [False, True])

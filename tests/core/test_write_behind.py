@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import threading
+import time
 
 import pytest
 
@@ -61,10 +64,34 @@ def test_failure(pieces: int) -> None:
     assert file.content == PIECES[0][:300]
 
 
+def test_end_interrupted() -> None:
+    """When a signal's exception ends the waiting for the last pieces, they are not written after it."""
+    file = Slow()
+
+    def interrupt(*_: object) -> None:
+        threading.Timer(0.2, file.may_write.set).start()
+        raise InterruptedError("the time is up")
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    try:
+        with pytest.raises(InterruptedError, match="the time is up"):
+            write_pieces(file, 5)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    written = file.content
+    time.sleep(0.2)
+    assert file.content == written
+    assert len(written) <= 1000
+
+
 def test_block_fails() -> None:
     """When the block fails, what waits is not written, and no thread stays."""
     file = Slow()
     with pytest.raises(ValueError, match="no more"):
         write_pieces(file, 5, ValueError("no more"))
     assert len(file.content) <= 1000  # the piece that was being written
-    assert "write-behind" not in {thread.name for thread in threading.enumerate()}
+    for thread in threading.enumerate():
+        if thread.name == "write-behind":
+            thread.join(10)
+            assert not thread.is_alive()
