@@ -216,10 +216,11 @@ def _empty(directory: int) -> None:
 
 
 def _remove_tree(descriptor: int, path: str) -> None:
-    """Remove a directory as far as possible; what is left is known as litter."""
+    """Remove a directory as far as possible, if that is its name still; what is left is known as litter."""
     with contextlib.suppress(OSError):
-        _empty(descriptor)
-        os.rmdir(path)
+        if _is_same(descriptor, path):
+            _empty(descriptor)
+            os.rmdir(path)
 
 
 def _check_place(checkpoint_dir: str, paths: DatabasePaths, *, allow_inside: bool) -> None:

@@ -227,8 +227,10 @@ class InsidePlace(Place):
         os.mkdir(self.old, 0o700)
         if _CURRENT in new:
             if _CURRENT in old:
+                copy = os.path.join(self.staging, REAL_CURRENT_NAME + ".old")
                 with open(self._path(_CURRENT), "rb") as file:
-                    self.ownership.write_file(os.path.join(self.old, _CURRENT), file.read())
+                    self.ownership.write_file(copy, file.read())
+                os.rename(copy, os.path.join(self.old, _CURRENT))  # whole from the first: undo puts it back
             durable.fsync_directory(self.old)
             os.replace(os.path.join(self.staging, _CURRENT), self._path(_CURRENT))
             durable.fsync_directory(self.root)

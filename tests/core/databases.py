@@ -363,21 +363,50 @@ def mounted(place: Path, *arguments: str) -> Iterator[str]:
         subprocess.run(["umount", "-l", str(place)], check=True, capture_output=True)
 
 
+ENDINGS = ("killed", "failed", "interrupted")
+"""How :data:`DYING` ends an action: kill -9; an I/O error, once; an exception that is none of ours, as of a signal."""
+
 DYING = """
-def dies(action, number):
-    "Run an action in a fork that kills itself before its number-th change of the file system; False: it had fewer."
+import errno, logging, traceback
+
+os.fsync = lambda descriptor: None  # only a power cut would tell
+
+class Interrupted(BaseException):
+    pass
+
+def dies(action, number, ending="killed"):
+    "Run an action in a fork, and end it before its number-th change of the file system; False: it had fewer."
     pid = os.fork()
     if pid:
-        return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-    left = [number]
+        return os.waitpid(pid, 0)[1] != 0
+    done = 0
+    def change():
+        nonlocal done
+        done += 1
+        if done == number + 1:
+            if ending == "killed":
+                die()
+            raise OSError(errno.EIO, os.strerror(errno.EIO)) if ending == "failed" else Interrupted
     def hook(event, details):
         if event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate") or (
             event == "open" and details[2] & (os.O_WRONLY | os.O_RDWR)
         ):
-            left[0] -= 1
-            if left[0] < 0:
-                die()
+            change()
+    def counted(call):
+        def counted(*arguments):
+            change()
+            call(*arguments)
+            change()
+        return counted
+    os.fsync = counted(os.fsync)  # of these no audit event tells
+    durable.exchange_directories = counted(durable.exchange_directories)
     sys.addaudithook(hook)
-    action()
-    os._exit(0)
+    logging.disable()
+    try:
+        action()
+    except (Interrupted, OSError, RocksDBError):
+        assert done > number
+    except BaseException:
+        traceback.print_exc()
+    os._exit(done > number)
 """

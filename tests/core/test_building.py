@@ -20,7 +20,7 @@ from airflow_provider_rocksdb.core.errors import BusyError, ExistsError, Invalid
 from airflow_provider_rocksdb.core.inventory import read_inventory
 from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 from airflow_provider_rocksdb.core.paths import DatabasePaths
-from tests.core.databases import DYING, build, count_keys, fingerprint, options, put, run_child, start_child
+from tests.core.databases import DYING, ENDINGS, build, count_keys, fingerprint, options, put, run_child, start_child
 
 UNFINISHED = ".checkpoint.json.unfinished"
 
@@ -318,9 +318,10 @@ while made < 8:
 # killed
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("kind", ["new", "replace", "replace a foreign one"])
-def test_killed_at_any_moment(db_dir: str, target: str, kind: str) -> None:
-    """Killed before any change it makes, it leaves the old checkpoint whole or none, and a retry ends as if nothing."""
+def test_ended_at_any_moment(db_dir: str, target: str, kind: str, ending: str) -> None:
+    """Ended before any change it makes, it leaves a whole checkpoint or none, and a retry ends as if nothing was."""
     if kind == "replace":
         take(db_dir, target + "-old")
     elif kind != "new":
@@ -337,7 +338,7 @@ number = 0
 while True:
     if old is not None:
         shutil.copytree(old, target)
-    died = dies(take, number)
+    died = dies(take, number, arguments["ending"])
     if old is not None or os.path.lexists(target):
         found = check_completeness(target)
         assert found.state == "complete", (number, found)
@@ -358,7 +359,7 @@ print(number)
     )
     before = fingerprint(db_dir)
     old = None if kind == "new" else target + "-old"
-    done = run_child(code, db_dir=db_dir, target=target, old=old, force=kind.endswith("foreign one"))
+    done = run_child(code, db_dir=db_dir, target=target, old=old, force=kind.endswith("foreign one"), ending=ending)
     assert done.stderr == ""
     assert int(done.stdout) > 10
     assert fingerprint(db_dir) == before

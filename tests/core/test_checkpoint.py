@@ -33,7 +33,7 @@ from airflow_provider_rocksdb.core.errors import (
 )
 from airflow_provider_rocksdb.core.live_checkpoint import create_live_checkpoint
 from airflow_provider_rocksdb.core.paths import DatabasePaths
-from tests.core.databases import DYING, NOBODY, build, fingerprint, options, run_child, start_child
+from tests.core.databases import DYING, ENDINGS, NOBODY, build, fingerprint, options, run_child, start_child
 
 RECORD = Checkpoint(
     checkpoint_dir="/data/db.checkpoints/1",
@@ -272,9 +272,10 @@ def test_delete_waits_for_no_lock(checkpoint_dir: str, suffix: str) -> None:
     assert delete_checkpoint(checkpoint_dir) is True
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("kind", ["ours", "foreign"])
-def test_a_killed_delete_is_finished_by_a_retry(checkpoint_dir: str, tmp_path: Path, kind: str) -> None:
-    """Killed before any of its steps, a delete leaves what a second one, killed likewise, and a third finish."""
+def test_an_ended_delete_is_finished_by_a_retry(checkpoint_dir: str, tmp_path: Path, kind: str, ending: str) -> None:
+    """Ended before any of its steps, a delete leaves what a second one, killed at one, and a third finish."""
     source = checkpoint_dir if kind == "ours" else stock_checkpoint(tmp_path)
     code = (
         DYING
@@ -283,7 +284,7 @@ template, path, force = arguments["template"], arguments["path"], arguments["for
 number = 0
 while True:
     shutil.copytree(template, path)
-    died = dies(lambda: delete_checkpoint(path, force=force), number)
+    died = dies(lambda: delete_checkpoint(path, force=force), number, arguments["ending"])
     dies(lambda: delete_checkpoint(path, force=force), number // 2)
     delete_checkpoint(path, force=force)
     assert not os.path.lexists(path) and not os.path.lexists(path + ".tmp"), number
@@ -293,7 +294,7 @@ while True:
 print(number)
 """
     )
-    done = run_child(code, template=source, path=str(tmp_path / "doomed"), force=kind == "foreign")
+    done = run_child(code, template=source, path=str(tmp_path / "doomed"), force=kind == "foreign", ending=ending)
     assert done.stderr == ""
     assert int(done.stdout) > 8
 
