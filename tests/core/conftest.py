@@ -16,6 +16,13 @@ from tests.programs import find_program
 
 
 @pytest.fixture
+def in_memory() -> Iterator[str]:
+    """Make a directory in memory, where thousands of changes wait for no disk."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        yield place
+
+
+@pytest.fixture
 def tiny(tmp_path: Path) -> Iterator[str]:
     """Mount a file system of one MiB."""
     with mounted(tmp_path / "tiny", "-t", "tmpfs", "-o", "size=1m", "tmpfs") as place:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +35,8 @@ def repository(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def place() -> Iterator[str]:
-    """Make a place in memory, where thousands of changes wait for no disk."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
-        yield place
+def place(in_memory: str) -> str:
+    return in_memory
 
 
 def open_with(paths: dict[str, Any], raw: bool = True) -> Rdict:
