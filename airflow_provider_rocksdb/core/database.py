@@ -20,10 +20,9 @@ from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.checkpoint import building
 from airflow_provider_rocksdb.core.checkpoint_record import Checkpoint, CheckpointFile
 from airflow_provider_rocksdb.core.errors import BusyError, InvalidArgumentError, NotSupportedError, RocksDBError
-from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
+from airflow_provider_rocksdb.core.format.filename import ROCKSDICT_CONFIG, FileType, parse_file_name
 from airflow_provider_rocksdb.core.live_database import MovedOn, Snapshot, open_live_database
 from airflow_provider_rocksdb.core.paths import DatabasePaths
-from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME
 
 KeyRange = tuple[bytes | None, bytes | None]  # from the first key on, up to but without the second; None: the end
 
@@ -105,7 +104,7 @@ def _open(paths: DatabasePaths) -> Iterator[Any]:
             f"{paths.db_dir}: process {owner or '(not visible here)'} has it open (LOCK); stop it, or use mode "
             "'live', which checkpoints a database while another process writes it"
         )
-    config = os.path.join(paths.db_dir, CONFIG_NAME)
+    config = os.path.join(paths.db_dir, ROCKSDICT_CONFIG)
     before = durable.read_small_file(config) if os.path.exists(config) else None
     try:
         options, families = rocksdict.Options.load_latest(paths.db_dir)
@@ -160,10 +159,10 @@ def _adopt(directory: str, db_dir: str) -> tuple[Snapshot, dict[str, object]]:
             content, changes = copy.options.for_copy(snapshot.column_families)
             durable.write_file(os.path.join(made, copy.options_name), content)
     with contextlib.suppress(FileNotFoundError):  # of what this process opened it with, in some versions of rocksdict
-        os.unlink(os.path.join(made, CONFIG_NAME))
-    config = os.path.join(db_dir, CONFIG_NAME)
+        os.unlink(os.path.join(made, ROCKSDICT_CONFIG))
+    config = os.path.join(db_dir, ROCKSDICT_CONFIG)
     if os.path.exists(config):
-        durable.create_file(os.path.join(directory, CONFIG_NAME), durable.read_small_file(config))
+        durable.create_file(os.path.join(directory, ROCKSDICT_CONFIG), durable.read_small_file(config))
     for name in os.listdir(made):
         os.rename(os.path.join(made, name), os.path.join(directory, name))
     os.rmdir(made)
@@ -272,7 +271,7 @@ def _open_read_only(directory: str, names: Iterable[str], sequence_number: int) 
 def _is_raw(directory: str) -> bool:
     """Whether a database is to be opened raw: always, unless rocksdict's own file says otherwise."""
     try:
-        config = json.loads(durable.read_small_file(os.path.join(directory, CONFIG_NAME)))
+        config = json.loads(durable.read_small_file(os.path.join(directory, ROCKSDICT_CONFIG)))
         return bool(config["raw_mode"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return True

@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.checkpoint_record import RECORD_NAME, Checkpoint, read_own_checkpoint
 from airflow_provider_rocksdb.core.errors import CorruptionError, IncompleteError
-from airflow_provider_rocksdb.core.format.filename import FileType, leveldb_table_file_name, parse_file_name
+from airflow_provider_rocksdb.core.format.filename import (
+    ROCKSDICT_CONFIG,
+    FileType,
+    leveldb_table_file_name,
+    parse_file_name,
+)
 from airflow_provider_rocksdb.core.live_database import LiveDatabase, LiveFile, MovedOn, Snapshot, open_live_database
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.wal import read_wal_file
 
-EXTRAS = ("rocksdict-config.json", RECORD_NAME)
+EXTRAS = (ROCKSDICT_CONFIG, RECORD_NAME)
 
 
 @dataclass(frozen=True)

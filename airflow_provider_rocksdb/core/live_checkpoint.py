@@ -29,7 +29,7 @@ from airflow_provider_rocksdb.core.capture import FileCapture, WalCapture
 from airflow_provider_rocksdb.core.checkpoint import Building, building
 from airflow_provider_rocksdb.core.checkpoint_record import Checkpoint, CheckpointFile
 from airflow_provider_rocksdb.core.errors import CancelledError, CheckpointTimeoutError, CorruptionError
-from airflow_provider_rocksdb.core.format.filename import wal_file_name
+from airflow_provider_rocksdb.core.format.filename import ROCKSDICT_CONFIG, wal_file_name
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records
 from airflow_provider_rocksdb.core.format.version_edit import clear_path_ids
 from airflow_provider_rocksdb.core.live_database import (
@@ -40,7 +40,6 @@ from airflow_provider_rocksdb.core.live_database import (
     open_live_database,
 )
 from airflow_provider_rocksdb.core.paths import DatabasePaths
-from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
 
@@ -217,7 +216,7 @@ class _Capture(contextlib.AbstractContextManager["_Capture"]):
         files = [*self.files.result(), *self.wals.cut()]
         files.append(self._write_manifest(snapshot))
         files += self._write_options(snapshot)
-        for name, bring in ((_IDENTITY, self._link_or_write), (CONFIG_NAME, self._write)):
+        for name, bring in ((_IDENTITY, self._link_or_write), (ROCKSDICT_CONFIG, self._write)):
             with contextlib.suppress(FileNotFoundError):
                 files.append(bring(name, durable.read_small_file(os.path.join(self.database.db_dir, name))))
         return files

@@ -13,9 +13,8 @@ import threading
 import google_crc32c
 
 from airflow_provider_rocksdb.core import durable
-from airflow_provider_rocksdb.core.format.filename import FileType, parse_file_name
+from airflow_provider_rocksdb.core.format.filename import ROCKSDICT_CONFIG, FileType, parse_file_name
 from airflow_provider_rocksdb.core.paths import DatabasePaths
-from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME
 from airflow_provider_rocksdb.core.restore_places import KEPT, OURS
 from airflow_provider_rocksdb.core.restore_source import Source, SourceFile
 from airflow_provider_rocksdb.core.retry import check_stop
@@ -47,7 +46,7 @@ def is_restored(source: Source, paths: DatabasePaths, stop: threading.Event | No
 
 def _is_fitted(file: SourceFile) -> bool:
     parsed = parse_file_name(file.name)
-    return file.name == CONFIG_NAME or (parsed is not None and parsed.type is FileType.OPTIONS)
+    return file.name == ROCKSDICT_CONFIG or (parsed is not None and parsed.type is FileType.OPTIONS)
 
 
 def checksum_file(path: str, stop: threading.Event | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow_provider_rocksdb.core.errors import CorruptionError
 from airflow_provider_rocksdb.core.format.filename import (
+    ROCKSDICT_CONFIG,
     FileName,
     FileType,
     blob_file_name,
@@ -13,8 +14,6 @@ from airflow_provider_rocksdb.core.format.filename import (
     table_file_name,
     wal_file_name,
 )
-
-CONFIG_NAME = "rocksdict-config.json"
 
 _WRITTEN_NAMES = {
     FileType.WAL: (wal_file_name,),
@@ -32,7 +31,7 @@ def parse_restored_name(name: str) -> FileName | None:
 
     :raises CorruptionError: when it is not a name, exactly as RocksDB writes it, of a file that a backup may hold.
     """
-    if name == CONFIG_NAME:
+    if name == ROCKSDICT_CONFIG:
         return None
     parsed = parse_file_name(name)
     if parsed is None or not any(write(parsed.number) == name for write in _WRITTEN_NAMES.get(parsed.type, ())):

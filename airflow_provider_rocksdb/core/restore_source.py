@@ -24,10 +24,9 @@ from airflow_provider_rocksdb.core.errors import (
     NotSupportedError,
     RocksDBError,
 )
-from airflow_provider_rocksdb.core.format.filename import FileType, newest_options, parse_file_name
+from airflow_provider_rocksdb.core.format.filename import ROCKSDICT_CONFIG, FileType, newest_options, parse_file_name
 from airflow_provider_rocksdb.core.repository_layout import META, SHARED, private_folder
 from airflow_provider_rocksdb.core.repository_listing import ReadMeta, list_metas, read_meta
-from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME
 from airflow_provider_rocksdb.core.storage import Storage
 from airflow_provider_rocksdb.core.transfer import TransferOptions
 
@@ -139,9 +138,9 @@ class _Repository:
                 raise CorruptionError(f"{where}: expected {file.size} bytes, got {got}")
             files.append(SourceFile(file.path, file.name, got, file.crc32c))
         folder = private_folder(backup.backup_id)
-        config = self._list(folder).get(CONFIG_NAME)
+        config = self._list(folder).get(ROCKSDICT_CONFIG)
         if config is not None:
-            files.append(SourceFile(f"{folder}/{CONFIG_NAME}", CONFIG_NAME, config, None))
+            files.append(SourceFile(f"{folder}/{ROCKSDICT_CONFIG}", ROCKSDICT_CONFIG, config, None))
         paths = backup.record.paths if backup.record else {}
         return Source(
             "backup_engine",
@@ -169,7 +168,7 @@ def _describe_directory(storage: Storage, options: TransferOptions, stop: thread
     found.raise_for_state()
     names = options.retry(lambda: storage.list(""), storage, storage.url, stop)
     current = options.retry(lambda: storage.read(_CURRENT, names[_CURRENT]), storage, f"{storage.url}/{_CURRENT}", stop)
-    wanted = {_CURRENT, os.fsdecode(current).strip(), newest_options(names), CONFIG_NAME}
+    wanted = {_CURRENT, os.fsdecode(current).strip(), newest_options(names), ROCKSDICT_CONFIG}
     files = [
         SourceFile(name, name, size, None)
         for name, size in names.items()

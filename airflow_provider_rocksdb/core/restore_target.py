@@ -35,13 +35,19 @@ from airflow_provider_rocksdb.core.errors import (
     ExistsError,
     InvalidArgumentError,
 )
-from airflow_provider_rocksdb.core.format.filename import FileName, FileType, decode_current, parse_file_name
+from airflow_provider_rocksdb.core.format.filename import (
+    ROCKSDICT_CONFIG,
+    FileName,
+    FileType,
+    decode_current,
+    parse_file_name,
+)
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
 from airflow_provider_rocksdb.core.format.version_edit import clear_path_ids
 from airflow_provider_rocksdb.core.paths import DatabasePaths
 from airflow_provider_rocksdb.core.restore_manifest import RestoredManifest, read_restored_manifest
-from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME, parse_restored_name
+from airflow_provider_rocksdb.core.restore_names import parse_restored_name
 from airflow_provider_rocksdb.core.restore_places import (
     BLOCKED,
     OLD_NAME,
@@ -60,7 +66,7 @@ from airflow_provider_rocksdb.core.restore_wal_dir import check_old_wal_dir
 _CURRENT = "CURRENT"
 _MAX_CURRENT_BYTES = 4096
 _MAX_OPTIONS_BYTES = 64 * 1024 * 1024
-_BESIDE_ROCKSDBS = frozenset([CONFIG_NAME, "checkpoint.json", "archive"])
+_BESIDE_ROCKSDBS = frozenset([ROCKSDICT_CONFIG, "checkpoint.json", "archive"])
 _SHARED_TYPES = (FileType.TABLE, FileType.BLOB)
 
 

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from airflow_provider_rocksdb.core import durable
 from airflow_provider_rocksdb.core.database import KeyRange
 from airflow_provider_rocksdb.core.errors import CancelledError, CouldNotCheckError
-from airflow_provider_rocksdb.core.format.filename import newest_options
+from airflow_provider_rocksdb.core.format.filename import ROCKSDICT_CONFIG, newest_options
 from airflow_provider_rocksdb.core.format.log_format import rewrite_records
 from airflow_provider_rocksdb.core.format.manifest import ColumnFamily, Version
 from airflow_provider_rocksdb.core.format.options_file import OptionsFile
@@ -30,7 +30,6 @@ from airflow_provider_rocksdb.core.format.version_edit import clear_path_ids
 from airflow_provider_rocksdb.core.inspection import SEVERITY, State
 from airflow_provider_rocksdb.core.live_database import Snapshot
 from airflow_provider_rocksdb.core.parallel import run_parallel
-from airflow_provider_rocksdb.core.restore_names import CONFIG_NAME
 
 CHILD_MODULE = "airflow_provider_rocksdb.core.database"
 # RocksDB reads untrusted bytes there: no credential from the environment comes near them
@@ -142,7 +141,7 @@ def fill(place: str, directory: str, snapshot: Snapshot, files: Iterable[str], *
             snapshot.column_families
         )
         durable.create_file(os.path.join(place, options), content)
-    for name in ("IDENTITY",) if raw else ("IDENTITY", CONFIG_NAME):
+    for name in ("IDENTITY",) if raw else ("IDENTITY", ROCKSDICT_CONFIG):
         if name in names:
             durable.create_file(os.path.join(place, name), durable.read_small_file(os.path.join(directory, name)))
 

@@ -29,6 +29,9 @@ from airflow_provider_rocksdb.core.errors import CorruptionError
 
 MAX_UINT64 = 2**64 - 1
 
+ROCKSDICT_CONFIG = "rocksdict-config.json"
+"""Where rocksdict keeps how it encodes keys and values: not RocksDB's, but a part of the database."""
+
 
 class FileType(enum.Enum):
     """What a file in a RocksDB directory is."""
