@@ -29,23 +29,23 @@ assert AIRFLOW_HOME.is_dir()
 Connect = Callable[..., str]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def history(tmp_path_factory: pytest.TempPathFactory) -> History:
     """Take three checkpoints of one database, each with more keys than the one before."""
     return build_history(tmp_path_factory.mktemp("history"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def azure_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Run one Azure Blob server for all tests."""
+    """Run one Azure Blob server for all tests here."""
     pytest.importorskip("adlfs", reason="needs adlfs")
     with serve_azure(tmp_path_factory.mktemp("azure")) as port:
         yield port
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def gcs_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Run one Google Cloud Storage server for all tests."""
+    """Run one Google Cloud Storage server for all tests here."""
     pytest.importorskip("gcsfs", reason="needs gcsfs")
     with serve_gcs(tmp_path_factory.mktemp("gcs")) as port:
         yield port
@@ -61,9 +61,9 @@ def _rclone_process(protocol: str) -> Callable[[pytest.TempPathFactory], Iterato
     return run
 
 
-sftp_process = pytest.fixture(scope="session", name="sftp_process")(_rclone_process("sftp"))
-ftp_process = pytest.fixture(scope="session", name="ftp_process")(_rclone_process("ftp"))
-webdav_process = pytest.fixture(scope="session", name="webdav_process")(_rclone_process("webdav"))
+sftp_process = pytest.fixture(scope="package", name="sftp_process")(_rclone_process("sftp"))
+ftp_process = pytest.fixture(scope="package", name="ftp_process")(_rclone_process("ftp"))
+webdav_process = pytest.fixture(scope="package", name="webdav_process")(_rclone_process("webdav"))
 
 
 @pytest.fixture

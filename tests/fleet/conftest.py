@@ -79,7 +79,7 @@ class Fleet:
         return self.directory / "backups" / name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fleet() -> Iterator[Fleet]:
     """Run a whole fleet: three databases on two hosts, with a worker each."""
     pytest.importorskip("airflow.providers.celery", reason="needs apache-airflow-providers-celery")

@@ -1,0 +1,1 @@
+"""Backups on every kind of storage, each a real server."""

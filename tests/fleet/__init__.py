@@ -1,0 +1,1 @@
+"""Airflows of several processes and hosts, with databases that are being written."""
