@@ -227,7 +227,10 @@ def only(path: str, suffix: str) -> Path:
 
 
 def fingerprint(*directories: str | Path) -> dict[str, tuple[Any, ...]]:
-    """Everything that can be seen of directories: names, modes, owners, sizes, times of change, contents, links."""
+    """Everything that can be seen of directories: names, modes, owners, sizes, times of change, contents, links.
+
+    But the content of LOG, into which a running database writes when it likes.
+    """
     seen: dict[str, tuple[Any, ...]] = {}
     for directory in directories:
         for place, _, file_names in os.walk(directory):
@@ -239,7 +242,8 @@ def fingerprint(*directories: str | Path) -> dict[str, tuple[Any, ...]]:
                 link = os.readlink(path) if os.path.islink(path) else ""
                 digest = hashlib.sha256(Path(path).read_bytes()).hexdigest() if os.path.isfile(path) else ""
                 owner = (status.st_uid, status.st_gid)
-                seen[path] = (status.st_mode, owner, status.st_size, status.st_mtime_ns, link, digest)
+                content = () if name == "LOG" else (status.st_size, status.st_mtime_ns, digest)
+                seen[path] = (status.st_mode, owner, link, *content)
     return seen
 
 
