@@ -9,8 +9,11 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_rocksdb.operators.rocksdb import RocksDBBackupOperator
 from airflow_provider_rocksdb.sensors.rocksdb import RocksDBBackupSensor
 
-with DAG("waiting", schedule=None) as waiting:
-    # not less: a busy scheduler takes the end of the poke before for the end of the one that it has started since
+# A busy scheduler takes the end of the process that has deferred or rescheduled for the end of the one that it has
+# started since, and fails the task (Airflow's issue 71580): so there are retries, and pokes are not more frequent.
+RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=1)}
+
+with DAG("waiting", schedule=None, default_args=RETRIES) as waiting:
     RocksDBBackupSensor(task_id="rescheduled", mode="reschedule", poke_interval=20)
     RocksDBBackupSensor(task_id="deferred", deferrable=True, poke_interval=3)
 
