@@ -170,9 +170,9 @@ def run_dag(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture)
         _sync(dag)
         capfd.readouterr()
         caplog.clear()
+        _build_api_once()
         try:
-            with _one_api():
-                dag.test()
+            dag.test()
         except BaseException as error:
             if type(error).__name__ != "AirflowTaskTerminated":  # Airflow 2 lets a kill through
                 raise
@@ -207,18 +207,15 @@ def killed_when() -> Iterator[Callable[[Path], None]]:
     signal.signal(signal.SIGTERM, handler)
 
 
-@contextlib.contextmanager
-def _one_api() -> Iterator[None]:
-    """Have the API built once for a run; Airflow 3.1 builds it anew for every task, which takes seconds."""
+@functools.cache
+def _build_api_once() -> None:
+    """Have the API built once, as later versions do; Airflow 3.1 builds it anew for every task, which takes seconds."""
     try:
         from airflow.sdk.execution_time import supervisor
     except ImportError:  # Airflow 2
-        yield
         return
-    with pytest.MonkeyPatch.context() as patch:
-        if not hasattr(supervisor.in_process_api_server, "cache_clear"):
-            patch.setattr(supervisor, "in_process_api_server", functools.cache(supervisor.in_process_api_server))
-        yield
+    if not hasattr(supervisor.in_process_api_server, "cache_clear"):
+        supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
 
 
 def _sync(dag: DAG) -> None:
