@@ -101,9 +101,9 @@ def run_briefly(call: Callable[[], object], seconds: float = _BRIEF_SECONDS) -> 
         with contextlib.suppress(BaseException):
             call()
 
-    thread = threading.Thread(target=work, name="rocksdb-tidy", daemon=True)
-    thread.start()
-    thread.join(seconds)
+    worker = Worker(work, "rocksdb-tidy")
+    worker.start()
+    worker.wait(seconds)
 
 
 class Worker(threading.Thread):
