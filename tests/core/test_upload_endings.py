@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.databases import DYING, ENDINGS, put, run_child
-from tests.core.repositories import build_old, list_with_aimrocks, take
+from tests.core.databases import DYING, ENDINGS, run_child
+from tests.core.repositories import build_old, grow, list_with_aimrocks, take
 
 EACH_ENDING = (
     """
@@ -55,8 +55,7 @@ def test_ended_anywhere(in_memory: str, kind: str, ending: str) -> None:
     """Ended before any change of the file system, an upload leaves only whole backups, and a second one succeeds."""
     database = build_old(f"{in_memory}/db")
     take(database.path(), f"{in_memory}/old")
-    put(database, 2000, 2500)
-    database.flush()
+    grow(database, 2000, 2500)
     take(database.path(), f"{in_memory}/new")
     database.close()
     checkpoints, place = [f"{in_memory}/old", f"{in_memory}/new"], f"{in_memory}/place"
